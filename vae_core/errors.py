@@ -1,0 +1,45 @@
+"""What can go wrong in a way that its user can mend. The command line turns each into one line and an exit code."""
+
+from __future__ import annotations
+
+__all__ = ["InputError", "Refused"]
+
+
+class InputError(ValueError):
+    """Bad input: says what was found, where, and what to do (exit code 2).
+
+    >>> print(InputError('"n/a" is not a number', file="weather.csv", column="temp", row=1204,
+    ...                  fix="Add it to --null-values, or fix the row"))
+    weather.csv, column "temp", row 1204: "n/a" is not a number. Add it to --null-values, or fix the row.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: object = None,
+        column: str | None = None,
+        row: int | None = None,
+        fix: str | None = None,
+    ) -> None:
+        place = [one_line(str(file))] if file is not None else []
+        place += [f'column "{one_line(column)}"'] if column is not None else []
+        place += [f"row {row}"] if row is not None else []
+        text = f"{', '.join(place)}: {problem}" if place else problem
+        text = text.rstrip(".") + "."
+        if fix:
+            text += f" {fix.rstrip('.')}."
+        super().__init__(one_line(text))
+
+
+class Refused(RuntimeError):
+    """A request that was understood and is declined, so that nothing published is overwritten (exit code 3)."""
+
+
+def one_line(text: str) -> str:
+    """Text for a terminal or a log: control characters (line breaks, escape sequences) become visible.
+
+    >>> one_line("a\\nb\\x1b[31m")
+    'a\\\\nb\\\\x1b[31m'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
