@@ -1,0 +1,48 @@
+# `make demo` and `make test` do their own set-up. `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+STAMP := $(VENV)/.setup-stamp
+
+# No telemetry, from us or from what we stand on.
+export PREFECT_SERVER_ANALYTICS_ENABLED = false
+export DO_NOT_TRACK = 1
+export MLFLOW_DISABLE_TELEMETRY = true
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench-quality clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
+
+setup: $(STAMP) ## Make .venv with everything pinned in constraints.txt (once; again when a pin changes)
+
+# The build backend comes first and from the same pins, so that nothing unpinned is fetched for the build.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet -c constraints.txt hatchling
+	$(RUN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[flows,dev]'
+	touch $@
+
+demo: setup ## Train on New York weather, rank its strangest hours, show the report
+	$(RUN)/python -m flows.demo
+
+test: lint ## Lint, types, tests and doctests
+	$(RUN)/python -m pytest
+
+lint: setup ## Style, format and types
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy vae_core
+
+format: setup ## Put the code in the agreed format
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+
+bench-quality: setup ## Compare detectors on a folder of labelled tables: make bench-quality DATA=folder
+	@test -n "$(DATA)" || { echo 'make bench-quality DATA=<folder of Parquet tables with a "label" column>' >&2; exit 2; }
+	$(RUN)/python -m tests.bench.quality "$(DATA)" $(BENCH_ARGS)
+
+clean: ## Remove caches and build outputs (keeps .venv and .elborank)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
