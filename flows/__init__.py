@@ -1,1 +1,1 @@
-"""Prefect flows, the model registry and the command line: thin layers over `vae_core`."""
+"""The product around the library: Prefect flows, the MLflow registry and the command `elborank`."""

@@ -1,0 +1,393 @@
+"""Models in the registry: the only file that knows MLflow.
+
+A trained model becomes a version of a registered model: its folder (JSON and safetensors, see `vae_core.storage`)
+inside an MLflow pyfunc logged from code, with the library's own source beside it, so that it loads wherever the
+listed requirements are installed. Aliases say what a version is for: `champion` is what scheduled runs use,
+`challenger` waits for promotion, `previous` is the way back.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from vae_core.errors import InputError, Refused, one_line
+
+__all__ = [
+    "CHAMPION",
+    "CHALLENGER",
+    "PREVIOUS",
+    "ModelVersion",
+    "find",
+    "home",
+    "list_models",
+    "promote",
+    "register",
+    "resolve",
+    "tracking_uri",
+]
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+# What load_context and predict import; the library itself travels with the model as source.
+REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "safetensors", "torch")
+MODEL_FOLDER = "model"  # its name inside the logged artifacts
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))?/?")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One version of one model, found once: later moves of an alias do not change it."""
+
+    name: str
+    version: str
+    folder: Path
+    sha256: str
+    aliases: tuple[str, ...] = ()
+
+
+def home() -> Path:
+    """Where elborank keeps its own things: `.elborank` in the working folder, or ELBORANK_HOME."""
+    return Path(os.environ.get("ELBORANK_HOME", ".elborank")).absolute()
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or a SQLite file beside the working folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def register(
+    folder: Path,
+    *,
+    name: str,
+    sha256: str,
+    columns: Mapping[str, str],
+    example: Any,
+    params: Mapping[str, Any],
+    history: list[dict[str, float]] = [],  # noqa: B006 - never changed
+    metrics: Mapping[str, float] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> ModelVersion:
+    """Log a model folder and make it the next version of `name`: champion if there is none, else challenger.
+
+    `columns` are the names and types that `predict` takes, `example` a pandas frame of a few such records.
+    """
+    check_name(name)
+    with _mlflow() as mlflow:
+        _make_experiment(mlflow)
+        with mlflow.start_run(run_name=name) as run:
+            mlflow.log_params({key: _parameter(value) for key, value in params.items()})
+            mlflow.set_tags(dict(tags or {}))
+            _log_metrics(mlflow, run.info.run_id, history, metrics or {})
+            info = _log_pyfunc(mlflow, folder, name, columns, example)
+        client = mlflow.MlflowClient()
+        number = str(info.registered_model_version)
+        for key, value in {**(tags or {}), "sha256": sha256}.items():
+            client.set_model_version_tag(name, number, key, value)
+        alias = CHALLENGER if CHAMPION in client.get_registered_model(name).aliases else CHAMPION
+        client.set_registered_model_alias(name, alias, number)
+    return resolve(f"models:/{name}/{number}")
+
+
+def resolve(uri: str) -> ModelVersion:
+    """The version that `models:/name@alias`, `models:/name/3` or `models:/name` (its champion) means now.
+
+    A path to a model folder is taken as it is, its version being its own hash. What is found is verified against the
+    hash noted when it was registered.
+    """
+    if not uri.startswith("models:"):
+        return _from_folder(uri)
+    match = _URI.fullmatch(uri)
+    if match is None:
+        raise InputError(
+            f'"{one_line(uri)}" is not the address of a model',
+            fix="Write models:/NAME@champion or models:/NAME/VERSION",
+        )
+    with _mlflow() as mlflow:
+        found = _find_version(mlflow, uri, match["name"], match["alias"], match["version"])
+        folder = _local_folder(mlflow, found)
+        sha256 = found.tags.get("sha256", "")
+        digest = _digest(folder)
+        if sha256 and digest != sha256:
+            raise InputError(
+                f"{one_line(uri)} is not what was registered: its manifest's sha256 is {digest[:12]}, not {sha256[:12]}",
+                fix="Restore the registry's artifacts, or train and register the model again",
+            )
+        return ModelVersion(found.name, str(found.version), folder, digest, tuple(sorted(found.aliases)))
+
+
+def find(name: str, tag: str, value: str) -> ModelVersion | None:
+    """The newest version of `name` that carries this tag, or None."""
+    check_name(name)
+    with _mlflow() as mlflow:
+        versions = mlflow.MlflowClient().search_model_versions(f"name = '{name}'")
+        numbers = [int(v.version) for v in versions if v.tags.get(tag) == value]
+    return resolve(f"models:/{name}/{max(numbers)}") if numbers else None
+
+
+def list_models() -> list[dict[str, Any]]:
+    """All registered versions, newest first within each name: name, version, aliases, created, held-out ELBO, ..."""
+    with _mlflow() as mlflow:
+        client = mlflow.MlflowClient()
+        rows = []
+        for model in sorted(client.search_registered_models(), key=lambda m: m.name):
+            # Only this lookup knows the aliases of each version in every store.
+            names = {
+                alias: str(number)
+                for alias, number in client.get_registered_model(model.name).aliases.items()
+            }
+            versions = client.search_model_versions(f"name = '{model.name}'")
+            for found in sorted(versions, key=lambda v: -int(v.version)):
+                aliases = sorted(a for a, number in names.items() if number == str(found.version))
+                rows.append(_row(found, aliases))
+        return rows
+
+
+def promote(name: str, version: str | None = None, *, force: bool = False) -> dict[str, Any]:
+    """Make a version (the challenger, unless one is named) the champion; the champion of before becomes `previous`.
+
+    Refused when the new one expects other columns, since every scheduled run would stop; `force` promotes it all the
+    same. Promoting the champion changes nothing.
+    """
+    uri = f"models:/{name}/{version}" if version else f"models:/{name}@{CHALLENGER}"
+    chosen = resolve(uri)
+    with _mlflow() as mlflow:
+        client = mlflow.MlflowClient()
+        aliases = {a: str(n) for a, n in client.get_registered_model(chosen.name).aliases.items()}
+        before = aliases.get(CHAMPION)
+        if before == chosen.version:
+            return {
+                "name": name,
+                "champion": chosen.version,
+                "previous": aliases.get(PREVIOUS),
+                "changed": False,
+            }
+        if before is not None and not force:
+            _refuse_other_columns(resolve(f"models:/{name}/{before}"), chosen)
+        client.set_registered_model_alias(name, CHAMPION, chosen.version)
+        if before is not None:
+            client.set_registered_model_alias(name, PREVIOUS, before)
+        if aliases.get(CHALLENGER) == chosen.version:
+            client.delete_registered_model_alias(name, CHALLENGER)
+    return {"name": name, "champion": chosen.version, "previous": before, "changed": True}
+
+
+def check_name(name: str) -> str:
+    """A model's name is part of addresses and folders: letters, digits, dot, dash and underscore."""
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f'"{one_line(name)}" cannot name a model',
+            fix="Use letters, digits, dot, dash and underscore, beginning with a letter or digit",
+        )
+    return name
+
+
+@contextmanager
+def _mlflow() -> Iterator[Any]:
+    """MLflow, imported late (2 CPU-seconds), set to our store; its errors as one line."""
+    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault(
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3"
+    )  # its default waits minutes before it says anything
+    uri = tracking_uri()
+    if uri.startswith(f"sqlite:///{home()}"):
+        home().mkdir(parents=True, exist_ok=True)
+    import mlflow
+    from sqlalchemy.exc import SQLAlchemyError
+
+    for noisy in ("mlflow", "alembic", "mlflow.store.db.utils"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI") or uri)
+    try:
+        yield mlflow
+    except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
+        reason = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        raise InputError(
+            f"the model registry at {_without_password(uri)} said: {reason}",
+            fix="Check MLFLOW_TRACKING_URI, or unset it to use the one in .elborank",
+        ) from error
+
+
+def _make_experiment(mlflow: Any) -> None:
+    """One experiment for all; for the SQLite store its artifacts lie beside the database."""
+    name = "elborank"
+    client = mlflow.MlflowClient()
+    if client.get_experiment_by_name(name) is None:
+        local = tracking_uri().startswith(f"sqlite:///{home()}")
+        client.create_experiment(name, (home() / "artifacts").as_uri() if local else None)
+    mlflow.set_experiment(name)
+
+
+def _log_pyfunc(mlflow: Any, folder: Path, name: str, columns: Mapping[str, str], example: Any) -> Any:
+    """Log the folder as a model from code; no pickle, and no requirement that an index could answer with another's."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    import vae_core
+
+    # Any type: pandas reads whole numbers, times and empty columns of a CSV in ways that a strict signature refuses.
+    signature = ModelSignature(inputs=Schema([ColSpec(AnyType(), column) for column in columns]))
+    with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # hints for those who log by hand
+        copy = Path(temporary) / MODEL_FOLDER
+        shutil.copytree(folder, copy)
+        return mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={MODEL_FOLDER: str(copy)},
+            code_paths=[str(Path(vae_core.__file__).parent)],
+            pip_requirements=requirements(),
+            signature=signature,
+            input_example=example,
+            registered_model_name=name,
+        )
+
+
+@functools.cache
+def requirements() -> list[str]:
+    """What a place that loads the model needs, with the versions it was made with."""
+    return [f"{package}=={installed_version(package).split('+')[0]}" for package in REQUIREMENTS]
+
+
+def _log_metrics(
+    mlflow: Any, run_id: str, history: list[dict[str, float]], metrics: Mapping[str, float]
+) -> None:
+    """The curve of training (one point for each entry's `step`) and single numbers. MLflow turns inf into 1.8e308."""
+    from mlflow.entities import Metric
+
+    points = [
+        Metric(key, float(value), timestamp=0, step=int(entry["step"]))
+        for entry in history
+        for key, value in entry.items()
+        if key != "step" and value is not None and math.isfinite(value)
+    ]
+    points += [Metric(k, float(v), timestamp=0, step=0) for k, v in metrics.items() if math.isfinite(v)]
+    client = mlflow.MlflowClient()
+    for first in range(0, len(points), 500):  # a request takes at most 1,000
+        client.log_batch(run_id, metrics=points[first : first + 500])
+
+
+def _parameter(value: Any) -> str:
+    return str(value)[:6000]  # longer ones are refused
+
+
+def _find_version(mlflow: Any, uri: str, name: str, alias: str | None, number: str | None) -> Any:
+    client = mlflow.MlflowClient()
+    try:
+        if number is None:
+            number = client.get_model_version_by_alias(name, alias or CHAMPION).version
+        return client.get_model_version(name, str(number))
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise InputError(f"there is no model {one_line(uri)}", fix=_those_that_exist(mlflow)) from error
+
+
+def _those_that_exist(mlflow: Any) -> str:
+    addresses = []
+    client = mlflow.MlflowClient()
+    for model in sorted(client.search_registered_models(), key=lambda m: m.name):
+        aliases = client.get_registered_model(model.name).aliases
+        addresses += [f"models:/{model.name}@{alias} (version {n})" for alias, n in sorted(aliases.items())]
+    if not addresses:
+        return "The registry is empty: train a model with `elborank train PATH --name NAME`"
+    shown = addresses[:20] + ([f"and {len(addresses) - 20} more"] if len(addresses) > 20 else [])
+    return f"There are: {', '.join(shown)}"
+
+
+def _local_folder(mlflow: Any, found: Any) -> Path:
+    """The model's folder on this machine: where the registry keeps it, or a copy fetched once."""
+    source = f"models:/{found.name}/{found.version}/artifacts/{MODEL_FOLDER}"
+    kept = home() / "models" / f"{found.name}-{found.version}-{found.tags.get('sha256', '')[:12]}"
+    if kept.is_dir():
+        return kept
+    repository = mlflow.MlflowClient().get_model_version_download_uri(found.name, str(found.version))
+    if _is_local(repository):
+        return Path(mlflow.artifacts.download_artifacts(source))
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".fetching-") as temporary:
+        fetched = Path(mlflow.artifacts.download_artifacts(source, dst_path=temporary))
+        try:
+            fetched.rename(kept)
+        except OSError:  # another process was first
+            if not kept.is_dir():
+                raise
+    return kept
+
+
+def _is_local(uri: str) -> bool:
+    return urlsplit(uri).scheme in ("", "file") or (
+        uri.startswith("models:/") and urlsplit(tracking_uri()).scheme == "sqlite"
+    )
+
+
+def _from_folder(path: str) -> ModelVersion:
+    folder = Path(path)
+    if not (folder / "manifest.json").is_file():
+        with _mlflow() as mlflow:
+            there = _those_that_exist(mlflow)
+        raise InputError(
+            f'"{one_line(path)}" is neither the address of a model nor a model\'s folder', fix=there
+        )
+    digest = _digest(folder)
+    return ModelVersion(folder.resolve().name, digest[:12], folder.resolve(), digest)
+
+
+def _digest(folder: Path) -> str:
+    from vae_core import storage
+
+    return storage.model_digest(folder)
+
+
+def _refuse_other_columns(champion: ModelVersion, chosen: ModelVersion) -> None:
+    from vae_core import storage
+
+    old, new = (set(storage.load(m.folder).encoding.columns) for m in (champion, chosen))
+    if new - old:
+        names = ", ".join(sorted(one_line(c) for c in new - old))
+        raise Refused(
+            f"version {chosen.version} needs columns that version {champion.version} does not: {names}. Scheduled runs "
+            "over the present data would stop. Add --force to promote it all the same."
+        )
+
+
+def _row(found: Any, aliases: list[str]) -> dict[str, Any]:
+    elbo = found.tags.get("heldout_elbo")
+    return {
+        "name": found.name,
+        "version": str(found.version),
+        "aliases": aliases,
+        "created": _utc(found.creation_timestamp),
+        "heldout_elbo": float(elbo) if elbo else None,
+        "rows": int(found.tags["rows"]) if found.tags.get("rows") else None,
+        "dataset_digest": found.tags.get("dataset_digest"),
+        "sha256": found.tags.get("sha256"),
+    }
+
+
+def _utc(milliseconds: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _without_password(uri: str) -> str:
+    parts = urlsplit(uri)
+    return uri if "@" not in parts.netloc else parts._replace(netloc=parts.netloc.rsplit("@", 1)[1]).geturl()
