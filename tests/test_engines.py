@@ -1,0 +1,130 @@
+"""Engines run every unit at least once, whatever happens to workers and parents."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from vae_core.engines import ENGINES, WorkerDied, map_units
+from vae_core.errors import InputError
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def refuse_three(number: int) -> int:
+    if number == 3:
+        raise InputError("three is not welcome", row=3)
+    return number
+
+
+def die_once(folder: Path, number: int) -> int:
+    """The first worker that meets number 5 is killed, as by a kernel that is out of memory."""
+    if number == 5 and not (folder / "died").exists():
+        (folder / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def die_always(number: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def threads_of_torch(_: int) -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_unit_is_done_and_reported_once(engine: str, workers: int) -> None:
+    seen: list[int] = []
+    results = list(map_units(range(50), square, engine=engine, workers=workers, on_done=seen.append))
+    assert sorted(results) == [n * n for n in range(50)]
+    assert seen == results
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_in_a_unit_reaches_the_caller_as_it_was_raised(workers: int) -> None:
+    with pytest.raises(InputError, match="row 3: three is not welcome"):
+        list(map_units(range(10), refuse_three, workers=workers))
+
+
+def test_units_are_taken_only_as_workers_need_them() -> None:
+    taken: list[int] = []
+    results = map_units((taken.append(n) or n for n in range(1000)), square, workers=2)  # type: ignore[func-returns-value]
+    next(results)
+    assert len(taken) < 20
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_a_killed_worker_costs_no_unit(tmp_path: Path) -> None:
+    results = list(map_units(range(30), partial(die_once, tmp_path), workers=2))
+    assert (tmp_path / "died").exists()
+    assert sorted(results) == list(range(30))
+
+
+def test_a_unit_that_always_kills_its_worker_ends_the_job() -> None:
+    with pytest.raises(WorkerDied, match="the same command goes on"):
+        list(map_units(range(3), die_always, workers=2))
+
+
+def test_an_unknown_engine_is_named_with_those_that_exist() -> None:
+    with pytest.raises(InputError, match=r'no engine "spark".*local'):
+        list(map_units([1], square, engine="spark"))
+
+
+def test_workers_share_the_cores() -> None:
+    assert list(map_units([0], threads_of_torch, workers=2)) == [max(1, (os.cpu_count() or 1) // 2)]
+
+
+def test_workers_die_with_a_killed_parent(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        textwrap.dedent(
+            f"""
+            import os, pathlib, time
+            from vae_core.engines import map_units
+
+            def linger(number):
+                pathlib.Path({str(tmp_path)!r}, f"pid-{{os.getpid()}}").touch()
+                time.sleep(120)
+
+            if __name__ == "__main__":
+                list(map_units(range(4), linger, workers=2))
+            """
+        )
+    )
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "slow.py")])
+    assert _within(60, lambda: len(list(tmp_path.glob("pid-*"))) == 2)
+    parent.kill()
+    parent.wait()
+    workers = [int(path.name.removeprefix("pid-")) for path in tmp_path.glob("pid-*")]
+    assert _within(20, lambda: not any(_alive(pid) for pid in workers))
+
+
+def _within(seconds: float, condition) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _alive(pid: int) -> bool:
+    """Running, and not merely waiting for somebody to read its exit status."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,148 @@
+"""Engines run the same work on every unit of a plan: in this process, or in a pool of processes.
+
+An engine has to run each unit *at least* once. Exactly once follows from elsewhere: a unit's result has one
+name and one content, so that doing it twice changes nothing, and a report is published by one rename.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from multiprocessing.connection import wait as wait_for_any
+from typing import Any, Protocol, TypeVar
+
+from vae_core.errors import InputError
+
+__all__ = ["ENGINES", "Engine", "WorkerDied", "map_units"]
+
+U = TypeVar("U")
+R = TypeVar("R")
+
+RESTARTS = 2  # a unit that kills its worker (out of memory, say) must end the job, not repeat for ever
+QUEUED = 2  # units handed to each worker at a time: enough to keep it busy, however many units there are
+
+
+class WorkerDied(RuntimeError):
+    """Workers were killed again and again. Finished units stay, and the same command goes on."""
+
+
+class Engine(Protocol):
+    """Runs `work` on every unit and yields the results in the order in which they get ready."""
+
+    def __call__(
+        self, units: Iterable[Any], work: Callable[[Any], Any], *, workers: int
+    ) -> Iterator[Any]: ...
+
+
+def map_units(
+    units: Iterable[U],
+    work: Callable[[U], R],
+    *,
+    engine: str = "local",
+    workers: int = 1,
+    on_done: Callable[[R], None] | None = None,
+) -> Iterator[R]:
+    """The results of `work(unit)` for every unit, in the order in which they get ready (one worker: in turn).
+
+    `work` must be picklable when `workers` > 1: give it paths, not weights. An exception in one unit ends the
+    job with that exception; results written before stay. `on_done` is called here, for each result.
+
+    >>> sorted(map_units(["b", "a"], str.upper))
+    ['A', 'B']
+    """
+    if engine not in ENGINES:
+        raise InputError(f'there is no engine "{engine}"', fix=f"Choose one of: {', '.join(ENGINES)}")
+    if workers < 1:
+        raise InputError(f"{workers} workers cannot do anything", fix="Give 1 or more")
+    for result in ENGINES[engine](units, work, workers=workers):
+        if on_done is not None:
+            on_done(result)
+        yield result
+
+
+def local(units: Iterable[Any], work: Callable[[Any], Any], *, workers: int) -> Iterator[Any]:
+    """One worker: a plain loop in this process. More: spawned processes that share the processors' cores."""
+    if workers == 1:
+        yield from map(work, units)
+        return
+    waiting, died = iter(units), 0
+    unfinished: list[Any] = []
+    while True:
+        with _pool(workers) as pool:
+            running: dict[Future[Any], Any] = {pool.submit(work, unit): unit for unit in unfinished}
+            try:
+                yield from _drain(pool, waiting, work, running, limit=QUEUED * workers)
+                return
+            except BrokenProcessPool as problem:
+                died, unfinished = died + 1, list(running.values())
+                if died > RESTARTS:
+                    names = ", ".join(str(getattr(unit, "id", unit)) for unit in unfinished)
+                    raise WorkerDied(
+                        f"A worker process was killed {died} times (out of memory?), in one of the units "
+                        f"{names}. Use fewer workers or smaller units; the same command then goes on."
+                    ) from problem
+            finally:
+                # Whatever ended the loop (an error, or a reader that stops early): start nothing new.
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _drain(
+    pool: ProcessPoolExecutor,
+    waiting: Iterator[Any],
+    work: Callable[[Any], Any],
+    running: dict[Future[Any], Any],
+    *,
+    limit: int,
+) -> Iterator[Any]:
+    """Keep up to `limit` units in the pool until none is left; `running` always holds the unfinished ones."""
+    while True:
+        while len(running) < limit:
+            try:
+                unit = next(waiting)
+            except StopIteration:
+                break
+            try:
+                running[pool.submit(work, unit)] = unit
+            except BrokenProcessPool:
+                running[Future()] = unit  # never ran: to be handed out again with the others
+                raise
+        if not running:
+            return
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            result = future.result()  # raises before the unit is taken off the list of unfinished ones
+            del running[future]
+            yield result
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """Spawned, never forked: a fork of a process with running threads (torch, Arrow) can hang."""
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=partial(_start_worker, threads))
+
+
+def _start_worker(threads: int) -> None:
+    """In a new worker: share the cores fairly, and die with the parent."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    if "torch" in sys.modules:  # has read the variables already
+        sys.modules["torch"].set_num_threads(threads)
+    threading.Thread(target=_die_with_parent, name="die with parent", daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """A worker holds both ends of its queue, so that it never notices a killed parent: watch for that."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for_any([parent.sentinel])
+        os._exit(1)
+
+
+ENGINES: dict[str, Engine] = {"local": local}
