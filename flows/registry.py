@@ -93,11 +93,14 @@ def register(
             mlflow.log_params({key: _parameter(value) for key, value in params.items()})
             mlflow.set_tags(dict(tags or {}))
             _log_metrics(mlflow, run.info.run_id, history, metrics or {})
-            info = _log_pyfunc(mlflow, folder, name, columns, example)
+            info = _log_pyfunc(mlflow, folder, columns, example)
         client = mlflow.MlflowClient()
-        number = str(info.registered_model_version)
-        for key, value in {**(tags or {}), "sha256": sha256}.items():
-            client.set_model_version_tag(name, number, key, value)
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
+        made = client.create_model_version(
+            name, info.model_uri, run.info.run_id, tags={**(tags or {}), "sha256": sha256}, model_id=info.model_id
+        )
+        number = str(made.version)
         alias = CHALLENGER if CHAMPION in client.get_registered_model(name).aliases else CHAMPION
         client.set_registered_model_alias(name, alias, number)
     return resolve(f"models:/{name}/{number}")
@@ -234,7 +237,7 @@ def _make_experiment(mlflow: Any) -> None:
     mlflow.set_experiment(name)
 
 
-def _log_pyfunc(mlflow: Any, folder: Path, name: str, columns: Mapping[str, str], example: Any) -> Any:
+def _log_pyfunc(mlflow: Any, folder: Path, columns: Mapping[str, str], example: Any) -> Any:
     """Log the folder as a model from code; no pickle, and no requirement that an index could answer with another's."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
@@ -256,7 +259,6 @@ def _log_pyfunc(mlflow: Any, folder: Path, name: str, columns: Mapping[str, str]
             pip_requirements=requirements(),
             signature=signature,
             input_example=example,
-            registered_model_name=name,
         )
 
 
