@@ -1,0 +1,179 @@
+"""The variational autoencoder: encoder Q(z|x), decoder P(x|z), prior N(0, I). An ensemble is a batched VAE.
+
+Shapes: e members, n records, s draws, m features, p latents, c context values, d encoder inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vae_core.bounds import kl_standard_normal, reparameterize
+from vae_core.likelihoods import LIKELIHOODS, Likelihood
+from vae_core.networks import MLP, BatchedLinear
+
+__all__ = ["Architecture", "Group", "VAE"]
+
+LINEAR_UP_TO = 4.0  # standardised input: the linear path sees values beyond it logarithmically
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that fixes the shapes of a VAE, as plain JSON values."""
+
+    likelihoods: list[str]  # one for each feature
+    scales: list[float]  # each likelihood's constant (step of a whole number, number of classes)
+    latent: int
+    hidden: list[int] = field(default_factory=lambda: [64, 64])
+    members: int = 3
+    context: int = 0
+    indicators: list[int] = field(default_factory=list)  # features whose missingness the encoder is told
+    activation: str = "silu"
+    positivity: str = "exp"  # how 2p encoder outputs give positive variances: "exp" or "square"
+    linear_skip: bool = True
+    standardise_inputs: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Architecture:
+        return cls(**document)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The features that share a likelihood, side by side in the decoder's output."""
+
+    likelihood: Likelihood
+    features: list[int]
+    outputs: int  # decoder outputs for each feature
+    first: int  # where they begin in the decoder's output
+
+
+class VAE(nn.Module):
+    """Encoder and decoder of e members. `encode` and `decode` are the lecture's Q and P."""
+
+    index: Tensor
+    scale: Tensor
+    input_mean: Tensor
+    input_spread: Tensor
+
+    def __init__(self, architecture: Architecture, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.architecture = a = architecture
+        generator = generator or torch.Generator().manual_seed(0)
+        self.groups = _groups(a)
+        order = [feature for group in self.groups for feature in group.features]
+        self.register_buffer("index", torch.argsort(torch.tensor(order)), persistent=False)
+        self.register_buffer("scale", torch.tensor(a.scales, dtype=torch.float64), persistent=False)
+        self.categorical = [j for j, name in enumerate(a.likelihoods) if name == "categorical"]
+        self.numeric = [j for j, name in enumerate(a.likelihoods) if name != "categorical"]
+        inputs = len(self.numeric) + sum(int(a.scales[j]) for j in self.categorical) + len(a.indicators)
+        self.register_buffer("input_mean", torch.zeros(inputs))
+        self.register_buffer("input_spread", torch.ones(inputs))
+        e, p, outputs = a.members, a.latent, sum(len(g.features) * g.outputs for g in self.groups)
+        self.encoder = MLP(e, inputs + a.context, a.hidden, generator, activation=a.activation)
+        self.encoder_mean = BatchedLinear(e, a.hidden[-1], p, generator, scale=0.1 if a.linear_skip else 1.0)
+        self.encoder_variance = BatchedLinear(e, a.hidden[-1], p, generator, scale=0.1 if a.linear_skip else 1.0)
+        self.decoder = MLP(e, p + a.context, a.hidden, generator, activation=a.activation)
+        self.decoder_head = BatchedLinear(e, a.hidden[-1], outputs, generator, scale=0.1 if a.linear_skip else 1.0)
+        if a.linear_skip:
+            self.encoder_skip = BatchedLinear(e, inputs + a.context, p, generator, scale=0.0)
+            self.decoder_skip = BatchedLinear(e, p + a.context, outputs, generator, scale=0.0)
+        if a.positivity == "square":
+            nn.init.ones_(self.encoder_variance.bias)
+
+    def inputs(self, values: Tensor, mask: Tensor) -> Tensor:
+        """Values and mask (n, m) -> standardised encoder inputs (n, d); a missing cell is 0 and told by indicators.
+
+        In order: the features that are not categorical, each category one-hot, the indicators.
+        """
+        classes = {j: int(self.architecture.scales[j]) for j in self.categorical}
+        parts = [values[:, self.numeric]] + [F.one_hot(values[:, j].long(), k) for j, k in classes.items()]
+        seen = [mask[:, self.numeric]] + [mask[:, j : j + 1].expand(-1, k) for j, k in classes.items()]
+        flags = ~mask[:, self.architecture.indicators]
+        dtype = self.input_mean.dtype
+        x = torch.cat([part.to(dtype) for part in [*parts, flags]], -1)
+        x = (x - self.input_mean) / self.input_spread
+        return torch.where(torch.cat([*seen, torch.ones_like(flags)], -1), x, torch.zeros_like(x))
+
+    def encode(self, inputs: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Q(z|x): inputs (n, d) and context (n, c) -> mean and log-variance, each (e, n, p)."""
+        a = self.architecture
+        near = 3 * torch.tanh(inputs / 3) if a.standardise_inputs else inputs.clamp(0, 1)
+        h = self.encoder(torch.cat([near, context], -1).expand(a.members, -1, -1))
+        mean, raw = self.encoder_mean(h), self.encoder_variance(h)
+        if a.linear_skip:
+            size = inputs.abs()
+            linear = torch.where(
+                size > LINEAR_UP_TO,
+                inputs.sign() * (LINEAR_UP_TO + torch.log1p((size - LINEAR_UP_TO).clamp(min=0))),
+                inputs,
+            )
+            mean = mean + self.encoder_skip(torch.cat([linear, context], -1).expand(a.members, -1, -1))
+        return mean, raw if a.positivity == "exp" else torch.log(raw.square() + 1e-8)
+
+    def decode(self, z: Tensor, context: Tensor) -> Tensor:
+        """P(x|z): codes (e, N, p) and context (e or 1, N, c) -> the likelihoods' parameters (e, N, outputs)."""
+        a = self.architecture
+        z = torch.cat([z, context.expand(a.members, -1, -1)], -1) if a.context else z
+        parameters = self.decoder_head(self.decoder(z))
+        return parameters + self.decoder_skip(z) if a.linear_skip else parameters
+
+    def parameters_of(self, group: Group, parameters: Tensor) -> Tensor:
+        """The slice of the decoder's output that belongs to a group: (..., features of the group, outputs)."""
+        last = group.first + len(group.features) * group.outputs
+        return parameters[..., group.first : last].unflatten(-1, (len(group.features), group.outputs))
+
+    def log_prob(self, values: Tensor, parameters: Tensor, mask: Tensor) -> Tensor:
+        """log P(x_j | z) in nats, unsummed: values and mask (n, m), parameters (..., n, outputs) -> (..., n, m).
+
+        Computed in the precision of `values`: float32 in training, float64 in scoring.
+        """
+        terms = []
+        for group in self.groups:
+            chosen = self.parameters_of(group, parameters).to(values.dtype)
+            x, observed = values[:, group.features], mask[:, group.features]
+            scale = self.scale[group.features].to(values.dtype)
+            shape = chosen.shape[:-1]
+            terms.append(group.likelihood.log_prob(x.expand(shape), chosen, observed.expand(shape), scale))
+        return torch.cat(terms, -1)[..., self.index]
+
+    def forward(self, values: Tensor, mask: Tensor, inputs: Tensor, context: Tensor, noise: Tensor) -> Tensor:
+        """The ELBO of each member with one draw: noise (e, n, p) -> (e, n), in nats. The training objective."""
+        mean, log_variance = self.encode(inputs, context)
+        parameters = self.decode(reparameterize(mean, log_variance, noise), context.unsqueeze(0))
+        log_likelihood = self.log_prob(values, parameters, mask).sum(-1)
+        return log_likelihood - kl_standard_normal(mean, log_variance)
+
+    def terms(
+        self, values: Tensor, mask: Tensor, inputs: Tensor, context: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The parts of the bound for scoring, with noise (s, p) shared by all records.
+
+        Returns log-likelihood terms (e, s, n, m), KL (e, n) and decoder outputs (e, s, n, outputs), in nats.
+        """
+        mean, log_variance = self.encode(inputs, context)
+        e, n, p = mean.shape
+        s = noise.shape[0]
+        z = reparameterize(mean.unsqueeze(1), log_variance.unsqueeze(1), noise.unsqueeze(1))
+        repeated = context.expand(1, s, n, -1).reshape(1, s * n, -1)
+        parameters = self.decode(z.reshape(e, s * n, p), repeated).unflatten(1, (s, n))
+        return self.log_prob(values, parameters, mask), kl_standard_normal(mean, log_variance), parameters
+
+
+def _groups(architecture: Architecture) -> list[Group]:
+    groups, first = [], 0
+    for name in dict.fromkeys(architecture.likelihoods):
+        features = [j for j, other in enumerate(architecture.likelihoods) if other == name]
+        likelihood = LIKELIHOODS[name]
+        outputs = likelihood.outputs or int(max(architecture.scales[j] for j in features))
+        groups.append(Group(likelihood, features, outputs, first))
+        first += len(features) * outputs
+    return groups

@@ -1,0 +1,51 @@
+"""Multilayer perceptrons for encoders and decoders; several ensemble members as one batched matrix product."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ACTIVATIONS", "BatchedLinear", "MLP"]
+
+ACTIVATIONS = {"silu": nn.functional.silu, "relu": nn.functional.relu, "tanh": torch.tanh}
+
+
+class BatchedLinear(nn.Module):
+    """x @ weight + bias for each of e members at once: (e, n, inputs) -> (e, n, outputs).
+
+    Weights start uniform in +-scale / sqrt(inputs), drawn from `generator`; biases start at 0.
+    """
+
+    def __init__(
+        self, members: int, inputs: int, outputs: int, generator: torch.Generator, *, scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        uniform = 2 * torch.rand((members, inputs, outputs), generator=generator) - 1
+        self.weight = nn.Parameter(uniform * (scale / math.sqrt(max(1, inputs))))
+        self.bias = nn.Parameter(torch.zeros(members, 1, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class MLP(nn.Module):
+    """Hidden layers with an activation after each: (e, n, inputs) -> (e, n, hidden[-1])."""
+
+    def __init__(
+        self, members: int, inputs: int, hidden: Sequence[int], generator: torch.Generator, *, activation: str = "silu"
+    ) -> None:
+        super().__init__()
+        sizes = [inputs, *hidden]
+        # sqrt(6 / fan_in) keeps the variance through rectified layers (He et al. 2015)
+        self.layers = nn.ModuleList(
+            BatchedLinear(members, a, b, generator, scale=math.sqrt(6 / 2)) for a, b in zip(sizes, sizes[1:], strict=False)
+        )
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = self.activation(layer(x))
+        return x

@@ -1,0 +1,103 @@
+"""The training records in memory: encoded, sampled uniformly when there are too many, split in three."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from vae_core.columns import numbers, texts
+from vae_core.encoding import Encoded, TableEncoding
+
+__all__ = ["TrainingRecords", "gather", "identities"]
+
+MOST_CELLS = 20_000_000
+FEWEST_TO_SPLIT = 50  # with fewer records all of them are fitted, and nothing is calibrated
+MOST_HELD_OUT = 10_000
+
+
+@dataclass
+class TrainingRecords:
+    """Records to fit, records that choose the best state, records that calibrate; `seen` before sampling."""
+
+    fit: Encoded
+    selection: Encoded
+    calibration: Encoded
+    identities: np.ndarray  # (fit + selection,) uint64, sorted: which records the model has been trained on
+    seen: int
+
+    def reference(self) -> Encoded:
+        """The records to quote figures on: held out from everything where there are any, else those fitted."""
+        return self.calibration if len(self.calibration.values) else self.fit
+
+
+def gather(
+    batches: Iterator[pa.RecordBatch],
+    encoding: TableEncoding,
+    selection_fraction: float,
+    calibration_fraction: float,
+    random_state: int,
+) -> TrainingRecords:
+    """Encode a stream of batches and split it at random; of more than 20 million cells a uniform sample is kept."""
+    generator = np.random.default_rng(random_state + 1)
+    most = max(1000, MOST_CELLS // max(1, len(encoding.features)))
+    kept: list[Encoded] = []
+    names: list[np.ndarray] = []
+    keys: list[np.ndarray] = []
+    held = seen = 0
+    for batch in batches:
+        kept.append(encoding.encode(batch))
+        names.append(identities(batch))
+        keys.append(generator.random(batch.num_rows))
+        held += batch.num_rows
+        seen += batch.num_rows
+        if held > 2 * most:
+            kept, names, keys, held = _shrink(kept, names, keys, most)
+    kept, names, keys, held = _shrink(kept, names, keys, most)
+    order = np.argsort(keys[0], kind="stable")
+    split = held >= FEWEST_TO_SPLIT
+    selection = min(MOST_HELD_OUT, int(selection_fraction * held)) if split else 0
+    calibration = min(MOST_HELD_OUT, int(calibration_fraction * held)) if split else 0
+    chosen, tuned, rest = np.split(order, [calibration, calibration + selection])
+    return TrainingRecords(
+        fit=take(kept[0], np.sort(rest)),
+        selection=take(kept[0], np.sort(tuned)),
+        calibration=take(kept[0], np.sort(chosen)),
+        identities=np.unique(names[0][np.r_[rest, tuned]]) if len(names[0]) else names[0],
+        seen=seen,
+    )
+
+
+def _shrink(
+    kept: list[Encoded], names: list[np.ndarray], keys: list[np.ndarray], most: int
+) -> tuple[list[Encoded], list[np.ndarray], list[np.ndarray], int]:
+    all_keys = np.concatenate(keys)
+    chosen = np.sort(np.argsort(all_keys, kind="stable")[:most])
+    joined = Encoded(**{f.name: np.concatenate([getattr(e, f.name) for e in kept]) for f in fields(Encoded)})
+    all_names = np.concatenate(names)
+    return [take(joined, chosen)], [all_names[chosen] if len(all_names) else all_names], [all_keys[chosen]], len(chosen)
+
+
+def take(encoded: Encoded, rows: np.ndarray) -> Encoded:
+    """Some rows of an encoded batch."""
+    return Encoded(**{f.name: getattr(encoded, f.name)[rows] for f in fields(Encoded)})
+
+
+def identities(batch: pa.RecordBatch | pa.Table) -> np.ndarray:
+    """A 64-bit hash of each record's id and values, where the batch has ids (`_record_id`); else empty."""
+    if "_record_id" not in batch.schema.names:
+        return np.empty(0, np.uint64)
+    total = pd.util.hash_array(texts(batch.column("_record_id")).to_numpy(zero_copy_only=False).astype(object))
+    for name in batch.schema.names:
+        if name in ("_record_id", "_source", "_row"):
+            continue
+        array = batch.column(name)
+        if pa.types.is_string(array.type) or pa.types.is_dictionary(array.type):
+            values = texts(array).fill_null("").to_numpy(zero_copy_only=False).astype(object)
+        else:
+            values = np.nan_to_num(numbers(array), nan=-0.123456789)
+        total = total * np.uint64(1_000_003) ^ pd.util.hash_array(values)
+    return total

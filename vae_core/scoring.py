@@ -1,0 +1,243 @@
+"""Bounds and exact contributions for batches of records: a fitted model, and what it says of a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from vae_core.bounds import importance_bound, log_weights, noise_blocks
+from vae_core.calibration import Calibration
+from vae_core.encoding import Encoded, TableEncoding
+from vae_core.members import IndependentColumns
+from vae_core.model import VAE
+from vae_core.records import identities
+
+__all__ = ["Contributions", "FittedModel", "Scores"]
+
+BLOCKS = 4  # independently scrambled blocks of noise: their spread gives elbo_se
+BATCH_ELEMENTS = 2_000_000  # decoder outputs in one micro-batch
+REFUSED = -1e9  # nats for a cell outside [0, 1] under a likelihood that lives there: a finite stand-in for -infinity
+
+
+@dataclass
+class Scores:
+    """What scoring says of n records; float64 (n,) in nats unless noted."""
+
+    anomaly_score: np.ndarray  # high = anomalous; -bound
+    bound: np.ndarray  # lower bound on log P(x) of the whole model; low = anomalous
+    elbo: np.ndarray  # of the VAE: reconstruction - kl
+    reconstruction: np.ndarray
+    kl: np.ndarray
+    elbo_se: np.ndarray  # spread of the block means over sqrt(blocks): rough
+    p_value: np.ndarray  # nan where there is none
+    n_missing: np.ndarray  # int32
+    n_out_of_range: np.ndarray  # int32
+    n_unseen: np.ndarray  # int32
+
+
+@dataclass
+class Contributions:
+    """The bound taken apart: bound = nats.sum(1) + kl_nats, and the decoder's moments for each feature."""
+
+    scores: Scores
+    nats: np.ndarray  # (n, columns): each column's share of the bound
+    kl_nats: np.ndarray  # (n,): minus the weighted KL
+    mean: np.ndarray  # (n, features): expected value under P(x|z), in model values
+    variance: np.ndarray  # (n, features)
+
+
+@dataclass
+class FittedModel:
+    """A fitted model: encoding, VAE, companions, calibration, and the noise that belongs to it."""
+
+    encoding: TableEncoding
+    vae: VAE
+    noise: Tensor  # (blocks, draws, p)
+    weights: dict[str, float] = field(default_factory=lambda: {"vae": 1.0})
+    companions: dict[str, IndependentColumns] = field(default_factory=dict)
+    calibration: Calibration = field(default_factory=Calibration)
+    settings: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    trained_on: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))  # sorted record identities
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows of a micro-batch: fixed for a model, so that every record is computed in the same shapes."""
+        a = self.vae.architecture
+        outputs = sum(len(g.features) * g.outputs for g in self.vae.groups)
+        fits = BATCH_ELEMENTS // (a.members * self.noise.shape[0] * self.noise.shape[1] * outputs)
+        return max(8, min(256, 1 << max(0, fits.bit_length() - 1)))
+
+    def with_draws(self, draws: int) -> FittedModel:
+        """The same model scored with another number of draws (a multiple of 4, or 1 to 3 in one block)."""
+        blocks = BLOCKS if draws % BLOCKS == 0 else 1
+        seed = int(self.settings.get("random_state", 0))
+        noise = noise_blocks(blocks, draws // blocks, self.vae.architecture.latent, seed=seed)
+        return replace(self, noise=noise)
+
+    def with_members(self, names: list[str]) -> FittedModel:
+        """The same model with some of its members only, their weights rescaled to sum to 1."""
+        kept = {name: weight for name, weight in self.weights.items() if name in names}
+        if not kept or set(names) - set(self.weights):
+            raise ValueError(f"members are {', '.join(self.weights)}; asked for {', '.join(names)}")
+        total = sum(kept.values())
+        weights = {name: weight / total for name, weight in kept.items()}
+        calibration = self.calibration if weights == self.weights else Calibration(typical=self.calibration.typical)
+        return replace(self, weights=weights, calibration=calibration)
+
+    def score(self, table: pa.Table | pa.RecordBatch, *, draws: int | None = None) -> Scores:
+        """Bounds of each record of a table with the encoding's columns; a record's figures depend on it alone.
+
+        Raises InputError when a column is missing.
+        """
+        model = self if draws is None else self.with_draws(draws)
+        scores = model.evaluate(self.encoding.encode(table)).scores
+        names = identities(table)
+        if len(names) and len(self.trained_on):
+            scores.p_value[np.isin(names, self.trained_on)] = np.nan
+        return scores
+
+    def evaluate(self, encoded: Encoded) -> Contributions:
+        """Bounds and contributions of encoded records, without the decoder's moments."""
+        return self._evaluate(encoded, moments=False)
+
+    def contributions(self, table: pa.Table | pa.RecordBatch) -> Contributions:
+        """Bounds, each column's share of them, and what the decoder expected."""
+        return self._evaluate(self.encoding.encode(table), moments=True)
+
+    @torch.no_grad()
+    def _evaluate(self, encoded: Encoded, *, moments: bool) -> Contributions:
+        n, m = encoded.values.shape
+        encoded, refused = self._refuse(encoded)
+        terms, kl = np.zeros((n, m)), np.zeros(n)
+        blocks = np.zeros((self.noise.shape[0], n))
+        mean = np.zeros((n, m) if moments else (0, m))
+        variance = np.zeros_like(mean)
+        rows = self.batch_rows
+        for first in range(0, n, rows):
+            part = slice(first, min(first + rows, n))
+            values, mask, context = self._padded(encoded, part, rows)
+            here = part.stop - part.start
+            term, divergence, parameters = self.vae.terms(
+                values, mask, self.vae.inputs(values, mask), context, self.noise.flatten(0, 1)
+            )
+            terms[part] = term.mean((0, 1))[:here].numpy()
+            kl[part] = divergence.mean(0)[:here].numpy()
+            by_block = term.sum(-1).mean(0).unflatten(0, self.noise.shape[:2]).mean(1)
+            blocks[:, part] = by_block[:, :here].numpy()
+            if moments:
+                average, spread = self._moments(parameters)
+                mean[part], variance[part] = average[:here], spread[:here]
+        nats = self._by_column(terms + refused) + encoded.fixed
+        return self._collect(encoded, nats, kl, blocks, mean, variance)
+
+    def _refuse(self, encoded: Encoded) -> tuple[Encoded, np.ndarray]:
+        """Take observed cells outside their likelihood's support out of the mask, and give them a stated penalty."""
+        penalty = np.zeros(encoded.values.shape)
+        for group in self.vae.groups:
+            low, high = group.likelihood.support
+            if high == np.inf:
+                continue
+            x = encoded.values[:, group.features]
+            excess = np.maximum(low - x, x - high)
+            outside = (excess > 0) & encoded.mask[:, group.features]
+            penalty[:, group.features] = np.where(outside, REFUSED * (1 + excess / (1 + np.abs(excess))), 0.0)
+        refused = penalty < 0
+        if not refused.any():
+            return encoded, penalty
+        return replace(encoded, mask=encoded.mask & ~refused, values=np.where(refused, 0, encoded.values)), penalty
+
+    def _padded(self, encoded: Encoded, part: slice, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        """One micro-batch, filled up with empty records to the model's fixed number of rows."""
+        here = part.stop - part.start
+        values = torch.zeros(rows, encoded.values.shape[1], dtype=torch.float64)
+        mask = torch.zeros(values.shape, dtype=torch.bool)
+        context = torch.zeros(rows, encoded.context.shape[1])
+        values[:here] = torch.from_numpy(encoded.values[part])
+        mask[:here] = torch.from_numpy(encoded.mask[part])
+        context[:here] = torch.from_numpy(encoded.context[part])
+        return values, mask, context
+
+    def _moments(self, parameters: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance of each feature under the mixture over members and draws: (e, s, n, outputs) -> (n, m).
+
+        For categories: the class that most draws call the most probable, and one minus its mean probability.
+        """
+        means, variances = [], []
+        for group in self.vae.groups:
+            chosen = self.vae.parameters_of(group, parameters).double()
+            mean, variance = group.likelihood.moments(chosen, self.vae.scale[group.features])
+            if group.likelihood.name == "categorical":
+                means.append(mean.flatten(0, 1).mode(0).values)
+                variances.append(variance.mean((0, 1)))
+            else:
+                average = mean.mean((0, 1))
+                means.append(average)
+                variances.append(variance.mean((0, 1)) + (mean - average).square().mean((0, 1)))
+        order = self.vae.index
+        return torch.cat(means, -1)[:, order].numpy(), torch.cat(variances, -1)[:, order].numpy()
+
+    def _by_column(self, terms: np.ndarray) -> np.ndarray:
+        """Terms of features (n, m) -> of the table's columns (n, columns)."""
+        result = np.zeros((len(terms), len(self.encoding.described)))
+        for j, feature in enumerate(self.encoding.features):
+            result[:, feature.column] += terms[:, j]
+        return result
+
+    def _collect(
+        self,
+        encoded: Encoded,
+        nats: np.ndarray,
+        kl: np.ndarray,
+        blocks: np.ndarray,
+        mean: np.ndarray,
+        variance: np.ndarray,
+    ) -> Contributions:
+        reconstruction = nats.sum(1)
+        elbo = reconstruction - kl
+        weight = self.weights.get("vae", 0.0)
+        shares = weight * nats
+        for name, companion in self.companions.items():
+            if name in self.weights:
+                own = self._by_column(companion.log_prob(encoded.values, encoded.mask)) + encoded.fixed
+                shares = shares + self.weights[name] * own
+        only_vae = set(self.weights) == {"vae"}
+        bound = elbo if only_vae else shares.sum(1) - weight * kl
+        error = blocks.std(0, ddof=1) / np.sqrt(len(blocks)) if len(blocks) > 1 else np.full(len(kl), np.nan)
+        scores = Scores(
+            anomaly_score=-bound,
+            bound=bound,
+            elbo=elbo,
+            reconstruction=reconstruction,
+            kl=kl,
+            elbo_se=error,
+            p_value=self.calibration.p_values(-bound),
+            n_missing=encoded.n_missing,
+            n_out_of_range=encoded.n_out_of_range,
+            n_unseen=encoded.n_unseen,
+        )
+        return Contributions(scores, shares, -weight * kl, mean, variance)
+
+    @torch.no_grad()
+    def importance_bound(self, table: pa.Table, *, draws: int = 64, random_state: int = 0) -> np.ndarray:
+        """The importance-weighted bound of the VAE's first member with independent noise, in nats: (n,).
+
+        In expectation between the ELBO and log P(x); low = anomalous. Burda et al. (2016).
+        """
+        encoded, refused = self._refuse(self.encoding.encode(table))
+        generator = torch.Generator().manual_seed(random_state)
+        rows, result = self.batch_rows, np.zeros(len(encoded.values))
+        for first in range(0, len(result), rows):
+            part = slice(first, min(first + rows, len(result)))
+            values, mask, context = self._padded(encoded, part, rows)
+            mean, log_variance = self.vae.encode(self.vae.inputs(values, mask), context)
+            noise = torch.randn((draws, 1, mean.shape[-1]), generator=generator)
+            term, _, _ = self.vae.terms(values, mask, self.vae.inputs(values, mask), context, noise[:, 0])
+            weights = log_weights(term[0].sum(-1), mean[0], log_variance[0], noise)
+            result[part] = importance_bound(weights)[: part.stop - part.start].numpy()
+        return result + encoded.fixed.sum(1) + refused.sum(1)
