@@ -1,0 +1,235 @@
+"""Exact ranking of more records than fit in memory: a merge of sorted files, and q-values through files.
+
+The order is that of the report: `anomaly_score` from high to low, then `record_id` (by its UTF-8 bytes),
+`source` and `row`. No two records share all four, so that the order is total, and the ranking one and the
+same however the records were cut into files. Scores of -0.0 and 0.0 are equal.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+__all__ = ["Stream", "merge", "sort_key", "sort_records", "up_to", "write_q_values"]
+
+ORDER = [
+    ("anomaly_score", "descending"),
+    ("record_id", "ascending"),
+    ("source", "ascending"),
+    ("row", "ascending"),
+]
+FILES_AT_ONCE = 64  # more are first merged in groups: open files and their footers stay few
+ROWS_AT_ONCE = 65_536  # held from all open files together, about
+
+Key = tuple[float, str, str, int]
+
+
+def sort_records(table: pa.Table) -> pa.Table:
+    """The table in the order of the report, with -0.0 written as 0.0."""
+    scores = pc.add(table["anomaly_score"], 0.0)
+    table = table.set_column(table.schema.get_field_index("anomaly_score"), "anomaly_score", scores)
+    return table.take(pc.sort_indices(table, sort_keys=ORDER))
+
+
+def sort_key(table: pa.Table, row: int) -> Key:
+    """The place of one row: smaller = ranked earlier. (Python compares text by code point, as UTF-8 does.)"""
+    score, record_id, source, number = (table[name][row].as_py() for name, _ in ORDER)
+    return -score, record_id, source, number
+
+
+def up_to(table: pa.Table, bound: Key) -> int:
+    """How many rows of a sorted table are ranked at or before `bound`."""
+    falling = -table["anomaly_score"].to_numpy()
+    first = int(np.searchsorted(falling, bound[0], side="left"))
+    last = int(np.searchsorted(falling, bound[0], side="right"))
+    return first + bisect_right(range(first, last), bound, key=lambda row: sort_key(table, row))
+
+
+class _SortedFile:
+    """A Parquet file in the order of the report, read chunk by chunk."""
+
+    def __init__(self, path: Path, rows: int) -> None:
+        self._path = path
+        self._chunks = _chunks(path, rows)
+        self.chunk: pa.Table | None = None
+        self.last: Key = (-np.inf, "", "", 0)
+
+    def fill(self) -> bool:
+        """Have rows at hand; False at the end of the file."""
+        while self.chunk is None or self.chunk.num_rows == 0:
+            self.chunk = next(self._chunks, None)
+            if self.chunk is None:
+                return False
+            if self.chunk.num_rows:
+                self._check_order(self.chunk)
+                self.last = sort_key(self.chunk, self.chunk.num_rows - 1)
+        return True
+
+    def take(self, bound: Key) -> pa.Table:
+        """The rows at hand that are ranked at or before `bound`."""
+        assert self.chunk is not None
+        count = up_to(self.chunk, bound)
+        taken, self.chunk = self.chunk.slice(0, count), self.chunk.slice(count)
+        return taken
+
+    def _check_order(self, chunk: pa.Table) -> None:
+        """A merge of unsorted files would be silently wrong; NaN has no place in any order."""
+        scores = chunk["anomaly_score"].to_numpy()
+        in_order = bool(np.isfinite(scores).all()) and bool((np.diff(scores) <= 0).all())
+        if not in_order or self.last > sort_key(chunk, 0):
+            raise ValueError(
+                f"{self._path} is not in the order of the report, or holds a score that is no number"
+            )
+
+
+def _chunks(path: Path, rows: int) -> Iterator[pa.Table]:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        for batch in file.iter_batches(batch_size=rows, use_threads=False):
+            yield pa.Table.from_batches([batch])
+
+
+def merge(files: Sequence[Path], scratch: Path) -> Iterator[pa.Table]:
+    """The rows of all files in the order of the report, in tables of any size, in flat memory.
+
+    Each file is in that order within itself. At every step the first of the chunks' last rows is a bound up
+    to which nothing can be missing: what lies before it in any chunk is sorted and handed out. Equal scores
+    are no special case, since the other keys decide. Many files are first merged in groups, into files in
+    `scratch`.
+    """
+    level = 0
+    while len(files) > FILES_AT_ONCE:
+        groups = [files[start : start + FILES_AT_ONCE] for start in range(0, len(files), FILES_AT_ONCE)]
+        files = [
+            _merge_into(scratch / f"merged-{level}-{n}.parquet", group) for n, group in enumerate(groups)
+        ]
+        level += 1
+    yield from _merge(files)
+
+
+def _merge(files: Sequence[Path]) -> Iterator[pa.Table]:
+    rows = min(8192, max(2048, ROWS_AT_ONCE // max(1, len(files))))
+    open_files = [file for file in (_SortedFile(path, rows) for path in files) if file.fill()]
+    while open_files:
+        bound = min(file.last for file in open_files)
+        pieces = [file.take(bound) for file in open_files]
+        yield sort_records(pa.concat_tables(pieces))
+        open_files = [file for file in open_files if file.fill()]
+
+
+def _merge_into(path: Path, files: Sequence[Path]) -> Path:
+    with pq.ParquetWriter(path, pq.read_schema(files[0]), write_page_checksum=True) as writer:
+        stream = Stream(_merge(files))
+        while (table := stream.take(8192)).num_rows:
+            writer.write_table(table)
+    return path
+
+
+class Stream:
+    """Tables of any size, taken in pieces of the size that is asked for."""
+
+    def __init__(self, tables: Iterable[pa.Table]) -> None:
+        self._tables = iter(tables)
+        self._rest: list[pa.Table] = []
+        self._rows = 0
+
+    def take(self, rows: int) -> pa.Table:
+        """The next `rows` rows in one piece; fewer at the end, then none (without a schema, if none ever came)."""
+        while self._rows < rows and (table := next(self._tables, None)) is not None:
+            self._rest.append(table)
+            self._rows += table.num_rows
+        if not self._rest:
+            return pa.table({})
+        everything = pa.concat_tables(self._rest)
+        taken, rest = everything.slice(0, rows), everything.slice(rows)
+        self._rest, self._rows = [rest], rest.num_rows
+        # One chunk a column: where Parquet's pages end depends on chunks, and the bytes must not.
+        return taken.combine_chunks()
+
+
+def write_q_values(p_values: Path, q_values: Path, *, rows: int = 1 << 17) -> None:
+    """Benjamini-Hochberg over files of float64: q of each p, in the same order; nan (no p-value) stays nan.
+
+    q_i = min over all j with p_j >= p_i of m p_j / #(p <= p_j), m the number of p-values: the smallest false
+    discovery rate at which record i is flagged (Benjamini & Hochberg, 1995). The minimum runs from the
+    largest p down, so the file is read backwards. p-values that rise along the ranking, as they do for a
+    score and its own calibration, take flat memory; others are sorted in a memory-mapped file.
+    """
+    in_order = p_values.with_suffix(".sorted")
+    rising = _write_numbers_only(p_values, in_order, rows)
+    if not rising:
+        mapped = np.memmap(in_order, dtype=np.float64, mode="r+")
+        mapped.sort()
+        mapped.flush()
+        del mapped
+    adjusted = p_values.with_suffix(".adjusted")
+    _write_adjusted(in_order, adjusted, rows)
+    if rising:
+        _spread(p_values, adjusted, q_values, rows)
+    else:
+        _look_up(p_values, in_order, adjusted, q_values, rows)
+    in_order.unlink()
+    adjusted.unlink()
+
+
+def numbers(path: Path, rows: int) -> Iterator[np.ndarray]:
+    """The float64 values of a file, `rows` at a time."""
+    with path.open("rb") as file:
+        while (chunk := np.frombuffer(file.read(8 * rows), dtype=np.float64)).size:
+            yield chunk
+
+
+def _write_numbers_only(source: Path, target: Path, rows: int) -> bool:
+    """Leave nan out; say whether the rest never falls."""
+    rising, last = True, -np.inf
+    with target.open("wb") as file:
+        for chunk in numbers(source, rows):
+            kept = chunk[~np.isnan(chunk)]
+            if kept.size:
+                rising = rising and bool(kept[0] >= last) and bool((np.diff(kept) >= 0).all())
+                last = kept[-1]
+                file.write(kept.tobytes())
+    return rising
+
+
+def _write_adjusted(in_order: Path, target: Path, rows: int) -> None:
+    """min(1, m p_i / i), i from 1, made non-decreasing by a running minimum from the end."""
+    count = in_order.stat().st_size // 8
+    least = 1.0
+    with in_order.open("rb") as source, target.open("wb") as file:
+        file.truncate(8 * count)
+        for start in reversed(range(0, count, rows)):
+            source.seek(8 * start)
+            p = np.frombuffer(source.read(8 * rows), dtype=np.float64)
+            raw = p * (count / np.arange(start + 1, start + 1 + len(p)))
+            q = np.minimum(np.minimum.accumulate(raw[::-1])[::-1], least)
+            least = float(q[0])
+            file.seek(8 * start)
+            file.write(q.tobytes())
+
+
+def _spread(p_values: Path, adjusted: Path, q_values: Path, rows: int) -> None:
+    """Put the nans back between the adjusted values, which are in the same order."""
+    with adjusted.open("rb") as source, q_values.open("wb") as file:
+        for chunk in numbers(p_values, rows):
+            q = chunk.copy()
+            there = ~np.isnan(q)
+            q[there] = np.frombuffer(source.read(8 * int(there.sum())), dtype=np.float64)
+            file.write(q.tobytes())
+
+
+def _look_up(p_values: Path, in_order: Path, adjusted: Path, q_values: Path, rows: int) -> None:
+    """Find each p among the sorted ones: the last of equals has the count of all that are at most p."""
+    p_sorted = np.memmap(in_order, dtype=np.float64, mode="r")
+    q_sorted = np.memmap(adjusted, dtype=np.float64, mode="r")
+    with q_values.open("wb") as file:
+        for chunk in numbers(p_values, rows):
+            q = chunk.copy()
+            there = ~np.isnan(q)
+            q[there] = q_sorted[np.searchsorted(p_sorted, q[there], side="right") - 1]
+            file.write(q.tobytes())
