@@ -180,7 +180,7 @@ class TableEncoding:
             elif column.kind in FIXED:
                 _encode_fixed(encoded, index, column, array)
             elif column.name == self.time and self.periods:
-                encoded.context[:] = _periodic(numbers(array), self.periods)
+                encoded.context[:] = periodic(numbers(array), self.periods)
         return encoded
 
     def _encode_column(self, encoded: Encoded, index: int, place: slice, array: pa.ChunkedArray) -> None:
@@ -338,7 +338,7 @@ def _periods(column: Column) -> tuple[str, ...]:
     return tuple(name for name, fits in allowed if fits)
 
 
-def _periodic(micros: np.ndarray, periods: Sequence[str]) -> np.ndarray:
+def periodic(micros: np.ndarray, periods: Sequence[str]) -> np.ndarray:
     """Sines and cosines of the hour (two harmonics), weekday and season; 0 where the timestamp is missing."""
     lengths = {"hour": (DAY, DAY / 2), "weekday": (7 * DAY,), "season": (365.2425 * DAY,)}
     waves = []

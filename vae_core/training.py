@@ -318,7 +318,7 @@ def _compare_with_start(model: FittedModel, records: TrainingRecords, start: dic
     trained = model.evaluate(reference).scores.elbo
     linear = VAE(model.vae.architecture)
     linear.load_state_dict({name: tensor.cpu() for name, tensor in start.items()})
-    before = FittedModel(model.encoding, linear, model.noise).evaluate(reference).scores.elbo
+    before = FittedModel(model.encoding, linear.eval(), model.noise).evaluate(reference).scores.elbo
     gain = trained - before
     model.summary["linear_start_elbo"] = _trimmed_mean(before)
     model.summary["gain_over_linear_start"] = _trimmed_mean(gain)

@@ -1,0 +1,144 @@
+"""Why a record is strange: each column's surprise in nats, what was expected instead, and one sentence.
+
+The explanation is exact: the bound is the sum of the columns' contributions minus the KL. A column's surprise is
+how far its contribution lies below that column's median on held-out records.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pyarrow as pa
+
+from vae_core.columns import FIXED, MODELLED, Column, numbers, texts
+from vae_core.scoring import Contributions, FittedModel
+
+__all__ = ["COMBINATION", "REASON", "explain"]
+
+COMBINATION = "(unusual combination)"  # the KL's entry among the reasons
+REASON = pa.struct(
+    [
+        ("feature", pa.string()),
+        ("value", pa.string()),
+        ("expected", pa.string()),
+        ("low", pa.string()),
+        ("high", pa.string()),
+        ("value_number", pa.float64()),
+        ("nats", pa.float64()),
+        ("typical", pa.float64()),
+    ]
+)
+SENTENCE_REASONS = 3
+NORMAL_90 = 1.2815515655446004  # the standard normal's 90 % point: low to high holds 80 %
+
+
+def explain(model: FittedModel, table: pa.Table, *, top: int = 5) -> pa.Table:
+    """Reasons for each record of a table: columns why, reasons (at most `top`, largest surprise first), rest_nats.
+
+    The nats of the reasons + rest_nats = the record's bound. `expected` is the decoder's mean (for a category the
+    most probable one), `low` to `high` the central 80 % of P(x|z), in the user's units; `nats` is the
+    contribution to the bound, `typical` its median on held-out records.
+    """
+    parts = model.contributions(table)
+    typical = model.calibration.typical
+    usual = np.array([typical.get(name, 0.0) for name in model.encoding.columns] + [typical.get("kl", 0.0)])
+    nats = np.c_[parts.nats, parts.kl_nats]
+    deficit = usual - nats
+    order = np.argsort(-deficit, axis=1, kind="stable")[:, :top]
+    cells = [_Cells(model, table, parts, index) for index in range(len(model.encoding.described))]
+    reasons, why, rest = [], [], []
+    for row, chosen in enumerate(order):
+        chosen = [j for k, j in enumerate(chosen) if k == 0 or deficit[row, j] > 0]
+        entries = [
+            (cells[j].describe(row) if j < len(cells) else dict.fromkeys(REASON.names) | {"feature": COMBINATION})
+            | {"nats": float(nats[row, j]), "typical": float(usual[j])}
+            for j in chosen
+        ]
+        reasons.append(entries)
+        why.append(sentence(entries))
+        rest.append(float(parts.scores.bound[row] - sum(entry["nats"] for entry in entries)))
+    return pa.table({"why": pa.array(why, pa.string()), "reasons": pa.array(reasons, pa.list_(REASON)), "rest_nats": pa.array(rest, pa.float64())})
+
+
+def sentence(reasons: list[dict]) -> str:
+    """One line for a person: `wind_speed 1048, expected 9 (3 to 19): -5,210 nats; ...`."""
+    clauses = []
+    largest = max((entry["typical"] - entry["nats"] for entry in reasons), default=0.0)
+    for entry in reasons[:SENTENCE_REASONS]:
+        deficit = entry["typical"] - entry["nats"]
+        if clauses and deficit < 0.05 * largest:
+            break
+        clauses.append(_clause(entry, deficit))
+    return "; ".join(clauses)
+
+
+def _clause(entry: dict, deficit: float) -> str:
+    cost = f"{-deficit:+,.1f} nats" if abs(deficit) < 100 else f"{-deficit:+,.0f} nats"
+    if entry["feature"] == COMBINATION:
+        return f"an unusual combination of values: {cost}"
+    text = f"{entry['feature']} {entry['value']}"
+    if entry["expected"] is not None:
+        text += f", expected {entry['expected']}"
+    if entry["low"] is not None:
+        text += f" ({entry['low']} to {entry['high']})"
+    return f"{text}: {cost}"
+
+
+class _Cells:
+    """One column of the explained table: its values, and what the model expected, in the user's units."""
+
+    def __init__(self, model: FittedModel, table: pa.Table, parts: Contributions, index: int) -> None:
+        encoding = model.encoding
+        self.column: Column = encoding.described[index]
+        self.features = [j for j, f in enumerate(encoding.features) if f.column == index]
+        self.mean, self.variance = parts.mean[:, self.features], parts.variance[:, self.features]
+        self.unit_interval = encoding.preset == "lecture" or encoding.likelihood is not None
+        array = table.column(self.column.name)
+        textual = self.column.kind == "category" or self.column.type == "string"
+        self.texts = texts(array).to_pylist() if textual else None
+        self.numbers = np.full(len(array), np.nan) if self.column.type == "string" else numbers(array)
+
+    def describe(self, row: int) -> dict:
+        """Feature, value, expected value and range of one cell."""
+        column = self.column
+        number = float(self.numbers[row])
+        value = self.texts[row] if self.texts is not None else None if math.isnan(number) else self._number(number)
+        entry = dict.fromkeys(REASON.names) | {"feature": column.name, "value": "missing" if value is None else value}
+        entry["value_number"] = None if math.isnan(number) else number
+        if column.kind in FIXED:
+            entry["expected"] = self._fixed()
+        elif column.kind == "category":
+            entry["expected"] = self._expected_category(row)
+        elif column.kind in MODELLED:
+            self._expected_number(entry, row)
+        return entry
+
+    def _fixed(self) -> str:
+        if self.column.kind == "empty":
+            return "missing"
+        return str(self.column.constant) if self.column.type == "string" else self._number(self.column.minimum)
+
+    def _expected_category(self, row: int) -> str:
+        one_hot = self.mean.shape[1] > 1 or self.unit_interval
+        code = int(self.mean[row].argmax()) + 1 if one_hot else int(self.mean[row, 0])
+        return ["other", *self.column.categories][code]
+
+    def _expected_number(self, entry: dict, row: int) -> None:
+        column, mean, deviation = self.column, self.mean[row, 0], math.sqrt(max(0.0, self.variance[row, 0]))
+        if column.kind == "boolean":
+            entry["expected"] = self._number(float(mean >= 0.5))
+            return
+        low, high = mean - NORMAL_90 * deviation, mean + NORMAL_90 * deviation
+        if self.unit_interval:
+            low, high = max(low, 0.0), min(high, 1.0)
+        for name, value in (("expected", mean), ("low", low), ("high", high)):
+            scaled = column.low + value * (column.high - column.low) if self.unit_interval else column.mean + value * column.spread
+            entry[name] = self._number(scaled, digits=4 if name == "expected" else 3)
+
+    def _number(self, number: float, *, digits: int = 6) -> str:
+        if self.column.type == "bool":
+            return "true" if number >= 0.5 else "false"
+        if self.column.kind == "whole":
+            return f"{round(number):d}"
+        return f"{number:.{digits}g}"

@@ -1,0 +1,164 @@
+"""A fitted model as a folder: JSON, safetensors and the sha256 of each, checked before anything is parsed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import numpy as safetensors_numpy
+
+from vae_core import __version__
+from vae_core.calibration import Calibration
+from vae_core.encoding import TableEncoding
+from vae_core.errors import InputError
+from vae_core.members import IndependentColumns
+from vae_core.model import VAE, Architecture
+from vae_core.scoring import FittedModel
+
+__all__ = ["FORMAT_VERSION", "load", "model_digest", "save"]
+
+FORMAT_VERSION = 1
+FILES = ("model.json", "encoding.json", "calibration.json", "profile.json", "weights.safetensors")
+PROFILE = ("quantiles", "counts")  # of a column: what drift is measured against
+
+
+def save(model: FittedModel, folder: str | Path) -> dict[str, Any]:
+    """Write the model into a new folder and return its manifest; the same model gives the same bytes.
+
+    Written under a temporary name and renamed, so that the folder is whole or not there. Raises FileExistsError
+    when the folder exists already.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    contents = _contents(model)
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+    }
+    contents["manifest.json"] = _json(manifest)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        inner = Path(temporary) / folder.name
+        inner.mkdir()
+        for name, data in contents.items():
+            with open(inner / name, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        os.rename(inner, folder)
+    return manifest
+
+
+def _contents(model: FittedModel) -> dict[str, bytes]:
+    encoding = model.encoding.to_json()
+    profile = {c["name"]: {key: c.pop(key) for key in PROFILE} for c in encoding["columns"]}
+    arrays = {f"vae.{name}": tensor.numpy() for name, tensor in model.vae.state_dict().items()}
+    arrays["noise"] = model.noise.numpy()
+    arrays["trained_on"] = model.trained_on
+    for name, companion in model.companions.items():
+        arrays |= {f"member.{name}.{key}": array for key, array in companion.arrays().items()}
+    document = {
+        "format_version": FORMAT_VERSION,
+        "code_version": __version__,
+        "architecture": model.vae.architecture.to_json(),
+        "weights": model.weights,
+        "members": sorted(model.companions),
+        "settings": model.settings,
+        "summary": _finite(model.summary),
+    }
+    return {
+        "model.json": _json(document),
+        "encoding.json": _json(encoding),
+        "calibration.json": _json(model.calibration.to_json()),
+        "profile.json": _json({"columns": profile}),
+        "weights.safetensors": safetensors_numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()}),
+    }
+
+
+def load(folder: str | Path) -> FittedModel:
+    """Read a model folder. Every file's sha256 is checked against the manifest before anything is parsed.
+
+    Raises InputError when the folder is no model, is damaged, or was written by a newer format.
+    """
+    folder = Path(folder)
+    contents = _verified(folder)
+    document = json.loads(contents["model.json"])
+    encoding_document = json.loads(contents["encoding.json"])
+    profile = json.loads(contents["profile.json"])["columns"]
+    for column in encoding_document["columns"]:
+        column |= profile[column["name"]]
+    encoding = TableEncoding.from_json(encoding_document)
+    arrays = safetensors_numpy.load(contents["weights.safetensors"])
+    vae = VAE(Architecture.from_json(document["architecture"]))
+    vae.load_state_dict({k[4:]: torch.from_numpy(v) for k, v in arrays.items() if k.startswith("vae.")})
+    companions = {}
+    for name in document["members"]:
+        prefix = f"member.{name}."
+        own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+        companions[name] = IndependentColumns.from_arrays(own, encoding.features)
+    return FittedModel(
+        encoding=encoding,
+        vae=vae.eval(),
+        noise=torch.from_numpy(arrays["noise"]),
+        weights=document["weights"],
+        companions=companions,
+        calibration=Calibration.from_json(json.loads(contents["calibration.json"])),
+        settings=document["settings"],
+        summary=document["summary"],
+        trained_on=arrays["trained_on"],
+    )
+
+
+def model_digest(folder: str | Path) -> str:
+    """The sha256 of a model folder's manifest, which holds that of every file: the model's identity."""
+    return hashlib.sha256((Path(folder) / "manifest.json").read_bytes()).hexdigest()
+
+
+def _verified(folder: Path) -> dict[str, bytes]:
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise InputError("is not a model folder: it has no manifest.json", file=folder)
+    try:
+        manifest = json.loads(path.read_bytes())
+        version, files = manifest["format_version"], manifest["files"]
+        expected = {name: files[name] for name in FILES}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError("the manifest is damaged", file=path, fix="Fetch the model again") from error
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"the model has format {version}; this elborank {__version__} reads format {FORMAT_VERSION}",
+            file=path,
+            fix="Install the release that wrote it, or train again",
+        )
+    contents = {}
+    for name, sha256 in expected.items():
+        if not (folder / name).is_file():
+            raise InputError("is missing from the model folder", file=folder / name, fix="Fetch the model again")
+        contents[name] = (folder / name).read_bytes()
+        if hashlib.sha256(contents[name]).hexdigest() != sha256:
+            raise InputError(
+                "does not match its sha256 in the manifest: the file is damaged",
+                file=folder / name,
+                fix="Fetch the model again",
+            )
+    return contents
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return (json.dumps(document, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode()
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no nan: null instead, at any depth."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
