@@ -1,7 +1,7 @@
 """The command `elborank`: one verb for each thing that one does with a model of a table.
 
-Everything heavy is imported inside the commands, so that `--help` answers at once. Exit codes: 0 done, 2 bad input,
-3 refused. With `--json` a command prints one JSON document on standard output and nothing else there.
+Everything heavy is imported inside the commands, so that `--help` answers at once. Exit codes: 0 done, 2 bad
+input, 3 refused. With `--json` a command prints one JSON document on standard output and nothing else there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ app = typer.Typer(
     "A record's ELBO is a lower bound on its log-probability; the lowest ones come first in the report.",
     epilog=terminal.examples(
         "elborank train data/nyc_weather/ --from 2013-03-01 --name nyc-weather --id origin --id time_hour",
-        "elborank score data/nyc_weather/ --until 2013-03-01 --model models:/nyc-weather@champion --output reports/",
+        "elborank score data/nyc_weather/ --until 2013-03-01 --model models:/nyc-weather@champion",
         "elborank report reports/nyc-weather/run=.../ --top 10",
     ),
 )
@@ -70,7 +70,7 @@ def ingest(
     path: PathArgument,
     store: Annotated[str | None, typer.Option(help="Where datasets go. Default: .elborank/datasets.")] = None,
     name: Dataset = None,
-    id: Ids = [],  # noqa: A002, B006 - typer's way
+    id: Ids = [],  # noqa: B006 - typer's way
     from_: From = None,
     until: Until = None,
     time: Time = None,
@@ -114,7 +114,7 @@ def ingest(
 def train(
     path: PathArgument,
     name: Annotated[str, typer.Option(help="The registered model's name.")],
-    id: Ids = [],  # noqa: A002, B006
+    id: Ids = [],  # noqa: B006
     from_: From = None,
     until: Until = None,
     time: Time = None,
@@ -136,9 +136,11 @@ def train(
         str | None, typer.Option(help="Likelihood of the real columns. Default: gaussian.")
     ] = None,
     draws: Annotated[int | None, typer.Option(min=1, help="Noise draws for each record at scoring.")] = None,
-    members: Annotated[
-        str | None, typer.Option(help="Members of the model, for example vae or vae,columns.")
+    members: Annotated[int | None, typer.Option(min=1, help="VAEs in the ensemble.")] = None,
+    columns_weight: Annotated[
+        float | None, typer.Option(min=0, help="Weight of an independent-columns member beside the VAE's 1.")
     ] = None,
+    positivity: Annotated[str | None, typer.Option(help="The encoder's variances by exp or square.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     seed: Annotated[int, typer.Option(help="Random state: the same seed and data give the same model.")] = 0,
     null_values: NullValues = [],  # noqa: B006
@@ -152,14 +154,14 @@ def train(
 ) -> None:
     """Learn what is usual: fit a model to a table and register it.
 
-    The first version of a name becomes its champion, later ones the challenger (see: elborank models promote).
+    The first version of a name becomes its champion, later ones the challenger (elborank models promote).
     """
     from flows import steps
 
     settings = {
-        "preset": preset, "steps": steps_, "batch_size": batch_size, "learning_rate": learning_rate,
-        "latent": latent, "likelihood": likelihood, "draws": draws, "members": members, "device": device,
-        "random_state": seed,
+        "preset": preset, "steps": steps_, "batch_size": batch_size, "learning_rate": learning_rate, "latent": latent,
+        "likelihood": likelihood, "draws": draws, "members": members, "columns_weight": columns_weight,
+        "positivity": positivity, "device": device, "random_state": seed,
     }  # fmt: skip
     options: dict[str, Any] = {
         "name": name, "dataset": dataset, "ids": id, "start": from_, "until": until, "time": time,
@@ -208,14 +210,15 @@ def score(
 ) -> None:
     """Rank a table: write the report whose first rows are the least likely records.
 
-    The same data, model and settings again: nothing to do. Interrupted: the same command takes up where it stopped.
+    The same data, model and settings again: nothing to do. Interrupted: the same command goes on where it
+    stopped.
     """
     from flows import steps
 
     options: dict[str, Any] = {
         "model": model, "output": output, "dataset": dataset, "start": from_, "until": until, "as_of": as_of,
-        "fdr": fdr, "alpha": alpha, "top_k": top_k, "replace": replace, "workers": workers, "members": members,
-        "null_values": null_values, "on_schema": on_schema,
+        "fdr": fdr, "alpha": alpha, "top_k": top_k, "replace": replace, "workers": workers,
+        "members": members, "null_values": null_values, "on_schema": on_schema,
     }  # fmt: skip
     if as_flow(prefect):
         from flows.score import score_flow
@@ -282,8 +285,8 @@ def generate(
     from flows import steps
 
     options: dict[str, Any] = {
-        "model": model, "n": n, "output": output, "mean": mean, "missing": missing, "seed": seed, "data": data,
-        "replace": replace,
+        "model": model, "n": n, "output": output, "mean": mean, "missing": missing, "seed": seed,
+        "data": data, "replace": replace,
     }  # fmt: skip
     if as_flow(prefect):
         from flows.generate import generate_flow
@@ -324,7 +327,7 @@ def models_promote(
 @app.command(
     epilog=terminal.examples(
         "elborank deploy /data/incoming --model models:/nyc-weather@champion --every 1h --fdr 0.05",
-        "elborank deploy /data/incoming --model models:/nyc-weather@champion --cron '5 * * * *' --only-interval",
+        "elborank deploy /data/incoming --model models:/nyc-weather@champion --cron '5 * * * *'",
     )
 )
 def deploy(
@@ -394,7 +397,7 @@ def as_flow(asked: bool) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; whatever its user can mend becomes one line on standard error and an exit code."""
+    """Run the command line; what its user can mend becomes one line on standard error and an exit code."""
     try:
         app(args=None if arguments is None else list(arguments), prog_name="elborank")
     except SystemExit as exit_:

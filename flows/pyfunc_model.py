@@ -1,7 +1,8 @@
-"""The file that MLflow keeps with a model and runs to load it: `predict(DataFrame)` gives the report's columns.
+"""The file that MLflow keeps with a model and runs to load it: `predict(DataFrame)` gives the report's
+columns.
 
-It lies alone in the model's folder, beside a copy of `vae_core`: it may import that, the listed requirements and
-nothing else. Rank, q-value and flag are properties of a whole report, not of a record, and are left out.
+It lies alone in the model's folder, beside a copy of `vae_core`: it may import that, the listed requirements
+and nothing else. Rank, q-value and flag are properties of a whole report, not of a record, and are left out.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from mlflow.pyfunc import PythonModel
 
-from vae_core import explanation, frames, storage
+from vae_core import explanation, storage
+from vae_core.errors import InputError
+from vae_core.sources import cells, records
 
-SCORES = (
+NUMBERS = (
     "anomaly_score",
     "bound",
     "elbo",
@@ -31,21 +35,67 @@ SCORES = (
 
 
 class ReportColumns(PythonModel):
-    """A fitted model behind MLflow's interface; its folder's hashes are verified before anything is parsed."""
+    """A fitted model behind MLflow's interface; its folder's hashes are verified before it is parsed."""
 
     def load_context(self, context: Any) -> None:
         self.model = storage.load(Path(context.artifacts["model"]))
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Record-wise report columns, in the input's order; `params={"top": 3}` limits the reasons of a record."""
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Record-wise report columns, in the input's order; `params={"top": 3}` limits the reasons.
+
+        Cells are read as ingest reads them. Raises InputError for a missing column and for a cell that does
+        not fit: here is no quarantine.
+        """
         encoding = self.model.encoding
-        table = frames.table_of(model_input, encoding.columns)
+        table = typed_table(model_input, encoding.columns)
+        ids = encoding.ids if set(encoding.ids) <= set(table.column_names) else ()
+        rows = pa.array(np.arange(1, table.num_rows + 1))
+        sources = pa.repeat(pa.scalar("", pa.string()), table.num_rows)
+        values = {name: table.column(name).combine_chunks() for name in ids}
         scores = self.model.score(table)
         reasons = explanation.explain(self.model, table, top=int((params or {}).get("top", 5)))
-        columns: dict[str, Any] = {"record_id": frames.record_ids(table, encoding.ids)}
-        columns |= {name: getattr(scores, name) for name in SCORES}
+        columns: dict[str, Any] = {"record_id": records.record_ids(values, ids, sources, rows).to_pylist()}
+        columns |= {name: getattr(scores, name) for name in NUMBERS}
         columns |= {name: reasons.column(name).to_pylist() for name in ("why", "reasons", "rest_nats")}
         return pd.DataFrame(columns, index=model_input.index)
 
+
+def typed_table(frame: pd.DataFrame, columns: dict[str, str]) -> pa.Table:
+    """A pandas frame with these columns in these types; rows in messages are counted from 1."""
+    arrays = {}
+    for name, kind in columns.items():
+        if name not in frame.columns:
+            raise InputError("is missing", column=name, fix="The model was trained with it")
+        found = cells.typed(_arrow(frame[name], kind), kind, NULLS)
+        if found.faults:
+            fault = found.faults[0]
+            raise InputError(fault.reason, column=name, row=fault.index + 1)
+        arrays[name] = found.values
+    return pa.table(arrays)
+
+
+def _arrow(series: pd.Series, kind: str) -> pa.Array:
+    """A column as pandas read it, as an array that ingest's conversions know."""
+    if series.isna().all():
+        return pa.nulls(len(series))
+    try:
+        array = pa.Array.from_pandas(series)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # mixed objects: their texts say what they are
+        array = _texts(series)
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    known = cells.natural(array.type) in (None, "null") or cells.convertible(array.type, kind)
+    return array if known else _texts(series)
+
+
+def _texts(series: pd.Series) -> pa.Array:
+    return pa.array(
+        [None if missing else str(value) for value, missing in zip(series, series.isna(), strict=True)]
+    )
+
+
+NULLS = pa.array([""])
 
 mlflow.models.set_model(ReportColumns())

@@ -1,9 +1,9 @@
 """Models in the registry: the only file that knows MLflow.
 
-A trained model becomes a version of a registered model: its folder (JSON and safetensors, see `vae_core.storage`)
-inside an MLflow pyfunc logged from code, with the library's own source beside it, so that it loads wherever the
-listed requirements are installed. Aliases say what a version is for: `champion` is what scheduled runs use,
-`challenger` waits for promotion, `previous` is the way back.
+A trained model becomes a version of a registered model: its folder (JSON and safetensors, see
+`vae_core.storage`) inside an MLflow pyfunc logged from code, with the library's own source beside it, so
+that it loads wherever the listed requirements are installed. Aliases say what a version is for: `champion`
+is what scheduled runs use, `challenger` waits for promotion, `previous` is the way back.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from vae_core.errors import InputError, Refused, one_line
 
 __all__ = [
-    "CHAMPION",
     "CHALLENGER",
+    "CHAMPION",
     "PREVIOUS",
     "ModelVersion",
+    "RegistryUnavailable",
+    "check_name",
     "find",
     "home",
     "list_models",
@@ -46,7 +48,10 @@ REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "safetensors", "torch")
 MODEL_FOLDER = "model"  # its name inside the logged artifacts
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))?/?")
-_Result = TypeVar("_Result")
+
+
+class RegistryUnavailable(InputError):
+    """The registry could not be asked, or answered with an error: worth another try."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,11 @@ def register(
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
         made = client.create_model_version(
-            name, info.model_uri, run.info.run_id, tags={**(tags or {}), "sha256": sha256}, model_id=info.model_id
+            name,
+            info.model_uri,
+            run.info.run_id,
+            tags={**(tags or {}), "sha256": sha256},
+            model_id=info.model_id,
         )
         number = str(made.version)
         alias = CHALLENGER if CHAMPION in client.get_registered_model(name).aliases else CHAMPION
@@ -109,8 +118,8 @@ def register(
 def resolve(uri: str) -> ModelVersion:
     """The version that `models:/name@alias`, `models:/name/3` or `models:/name` (its champion) means now.
 
-    A path to a model folder is taken as it is, its version being its own hash. What is found is verified against the
-    hash noted when it was registered.
+    A path to a model folder is taken as it is, its version being its own hash. What is found is verified
+    against the hash noted when it was registered.
     """
     if not uri.startswith("models:"):
         return _from_folder(uri)
@@ -127,7 +136,7 @@ def resolve(uri: str) -> ModelVersion:
         digest = _digest(folder)
         if sha256 and digest != sha256:
             raise InputError(
-                f"{one_line(uri)} is not what was registered: its manifest's sha256 is {digest[:12]}, not {sha256[:12]}",
+                f"{one_line(uri)} is not what was registered: its hash is {digest[:12]}, not {sha256[:12]}",
                 fix="Restore the registry's artifacts, or train and register the model again",
             )
         return ModelVersion(found.name, str(found.version), folder, digest, tuple(sorted(found.aliases)))
@@ -143,7 +152,7 @@ def find(name: str, tag: str, value: str) -> ModelVersion | None:
 
 
 def list_models() -> list[dict[str, Any]]:
-    """All registered versions, newest first within each name: name, version, aliases, created, held-out ELBO, ..."""
+    """All registered versions, newest first within each name, as plain values."""
     with _mlflow() as mlflow:
         client = mlflow.MlflowClient()
         rows = []
@@ -161,10 +170,11 @@ def list_models() -> list[dict[str, Any]]:
 
 
 def promote(name: str, version: str | None = None, *, force: bool = False) -> dict[str, Any]:
-    """Make a version (the challenger, unless one is named) the champion; the champion of before becomes `previous`.
+    """Make a version (the challenger, unless one is named) the champion; the one of before becomes
+    `previous`.
 
-    Refused when the new one expects other columns, since every scheduled run would stop; `force` promotes it all the
-    same. Promoting the champion changes nothing.
+    Refused when the new one expects further columns, since every scheduled run would stop; `force` promotes
+    it all the same. Promoting the champion changes nothing.
     """
     uri = f"models:/{name}/{version}" if version else f"models:/{name}@{CHALLENGER}"
     chosen = resolve(uri)
@@ -221,7 +231,7 @@ def _mlflow() -> Iterator[Any]:
         yield mlflow
     except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
         reason = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
-        raise InputError(
+        raise RegistryUnavailable(
             f"the model registry at {_without_password(uri)} said: {reason}",
             fix="Check MLFLOW_TRACKING_URI, or unset it to use the one in .elborank",
         ) from error
@@ -238,14 +248,15 @@ def _make_experiment(mlflow: Any) -> None:
 
 
 def _log_pyfunc(mlflow: Any, folder: Path, columns: Mapping[str, str], example: Any) -> Any:
-    """Log the folder as a model from code; no pickle, and no requirement that an index could answer with another's."""
+    """Log the folder as a model from code: no pickle, and no requirement on a package of ours."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import AnyType
 
     import vae_core
 
-    # Any type: pandas reads whole numbers, times and empty columns of a CSV in ways that a strict signature refuses.
+    # Any type: pandas reads whole numbers, times and empty columns of a CSV as what a strict signature
+    # refuses.
     signature = ModelSignature(inputs=Schema([ColSpec(AnyType(), column) for column in columns]))
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints for those who log by hand
@@ -271,7 +282,7 @@ def requirements() -> list[str]:
 def _log_metrics(
     mlflow: Any, run_id: str, history: list[dict[str, float]], metrics: Mapping[str, float]
 ) -> None:
-    """The curve of training (one point for each entry's `step`) and single numbers. MLflow turns inf into 1.8e308."""
+    """The curve of training and single numbers; not inf, which MLflow would make 1.8e308."""
     from mlflow.entities import Metric
 
     points = [
@@ -365,8 +376,8 @@ def _refuse_other_columns(champion: ModelVersion, chosen: ModelVersion) -> None:
     if new - old:
         names = ", ".join(sorted(one_line(c) for c in new - old))
         raise Refused(
-            f"version {chosen.version} needs columns that version {champion.version} does not: {names}. Scheduled runs "
-            "over the present data would stop. Add --force to promote it all the same."
+            f"version {chosen.version} needs columns that version {champion.version} does not: {names}. "
+            "Scheduled runs over the present data would stop. Add --force to promote it all the same."
         )
 
 

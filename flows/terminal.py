@@ -1,4 +1,4 @@
-"""What the command line shows: results as tables or JSON on standard output, progress and errors on standard error.
+"""What the command line shows: results on standard output as tables or JSON, the rest on standard error.
 
 Text that comes from the user's files is data: control characters become visible and markup is not obeyed.
 """
@@ -9,7 +9,7 @@ import csv
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -93,8 +93,8 @@ def _csv_cell(value: Any) -> Any:
 
 def dataset(console: Console, result: Mapping[str, Any]) -> None:
     console.print(
-        f"[bold]{safe(result['name'])}[/bold]: {result['rows']:,} records, {result['quarantined']:,} in quarantine, "
-        f"{result['outside']:,} outside the interval"
+        f"[bold]{safe(result['name'])}[/bold]: {result['rows']:,} records, {result['quarantined']:,} in "
+        f"quarantine, {result['outside']:,} outside the interval"
     )
     table = _table("column", "type")
     for name, kind in result["columns"].items():
@@ -109,15 +109,12 @@ def trained(console: Console, result: Mapping[str, Any]) -> None:
         console.print("Nothing to do: the same data and settings were trained before.")
     aliases = ", ".join(result["aliases"])
     console.print(
-        f"[bold]{safe(result['name'])}[/bold] version {result['version']}{f' ({aliases})' if aliases else ''}: "
-        f"held-out ELBO {_number(result['heldout_elbo'])} nats on average"
-        + (
-            f", linear start {_number(result['linear_elbo'])}"
-            if result.get("linear_elbo") is not None
-            else ""
-        )
+        f"[bold]{safe(result['name'])}[/bold] version {result['version']}"
+        + (f" ({aliases})" if aliases else "")
+        + f": held-out ELBO {_number(result['heldout_elbo'])} nats on average"
+        + f", linear start {_number(result['linear_start_elbo'])}"
     )
-    if result.get("not_better"):
+    if result["better_than_linear_start"] is False:
         console.print(
             "[bold yellow]The VAE is not better than its own linear start: little is gained over pPCA.[/]"
         )
@@ -132,7 +129,8 @@ def scored(console: Console, result: Mapping[str, Any]) -> None:
         console.print("Nothing to do: this report is published already.")
     console.print(
         f"{result['ranked']:,} records ranked, {result['flagged']:,} flagged, "
-        f"{result['quarantined']:,} in quarantine, by {safe(result['model'])} version {safe(result['model_version'])}"
+        f"{result['quarantined']:,} in quarantine, by {safe(result['model'])} "
+        f"version {safe(result['model_version'])}"
     )
     _records(console, result["top"])
     _warnings(console, result)
@@ -175,8 +173,8 @@ def explained(console: Console, result: Mapping[str, Any]) -> None:
     for reason in result["reasons"]:
         usual = " to ".join(str(reason[k]) for k in ("low", "high") if reason.get(k) is not None)
         table.add_row(
-            safe(reason["feature"]), safe(_blank(reason["value"])), safe(_blank(reason["expected"])), safe(usual),
-            _number(reason["nats"]), _number(reason["typical"]),
+            safe(reason["feature"]), safe(_blank(reason["value"])), safe(_blank(reason["expected"])),
+            safe(usual), _number(reason["nats"]), _number(reason["typical"]),
         )  # fmt: skip
     table.add_row("the rest", "", "", "", _number(result["rest_nats"]), "")
     console.print(table)

@@ -1,0 +1,264 @@
+"""The verbs as plain functions: what the Prefect tasks wrap and the command line calls.
+
+They take and return plain values, know nothing of Prefect, and raise InputError or Refused for what a user
+can mend. A whole command (`train`, `score`) is the same sentence of verbs that its flow says with tasks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from flows import registry
+from flows.registry import ModelVersion, home
+from vae_core.errors import InputError, one_line
+
+TRAINING_KEY = "elborank.training"
+EXAMPLE_ROWS = 5
+OnSchema = Literal["warn", "stop"]
+
+
+def ingest(
+    path: str,
+    *,
+    store: str | None = None,
+    dataset: str | None = None,
+    ids: Sequence[str] = (),
+    start: str | None = None,
+    until: str | None = None,
+    time: str | None = None,
+    types: Mapping[str, str] | None = None,
+    null_values: Sequence[str] = (),
+    on_schema: str = "warn",
+    progress: Any = None,
+) -> Any:
+    """Raw files -> a dataset folder (`vae_core.sources.Dataset`); the same content is found again."""
+    from vae_core import sources
+
+    if sources.is_dataset(path):
+        return _open_dataset(path, ids, start, until, types)
+    return sources.ingest(
+        path,
+        Path(store) if store else home() / "datasets",
+        name=dataset or dataset_name(path),
+        ids=tuple(ids),
+        columns=dict(types) if types else None,
+        start=instant(start, "--from"),
+        until=instant(until, "--until"),
+        time=time,
+        null_values=tuple(null_values) or sources.DEFAULT_NULLS,
+        on_schema=on_schema,
+        progress=progress,
+    )
+
+
+def dataset_name(path: str) -> str:
+    """The dataset's name where none is given: the file's or folder's, with hyphens.
+
+    >>> dataset_name("data/nyc_weather/")
+    'nyc-weather'
+    """
+    from vae_core.sources import files
+
+    return files.dataset_name(path, None).replace("_", "-")
+
+
+def instant(text: str | None, flag: str) -> datetime | None:
+    """A time given on the command line, as UTC; without an offset it is UTC.
+
+    >>> instant("2013-03-01", "--from").isoformat()
+    '2013-03-01T00:00:00+00:00'
+    """
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InputError(
+            f'{flag} "{one_line(text)}" is not a time', fix="Write 2013-03-01 or 2013-03-01T08:00:00Z"
+        ) from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def train(path: str, *, name: str, progress: Any = None, **options: Any) -> dict[str, Any]:
+    """Read, fit, register: the model's version and what is worth knowing of it."""
+    registry.check_name(name)
+    settings, kinds, retrain = (
+        options.pop("settings", {}),
+        options.pop("kinds", {}),
+        options.pop("retrain", False),
+    )
+    data = ingest(path, **options)
+    known = None if retrain else trained_before(data, name=name, kinds=kinds, settings=settings)
+    if known is not None:
+        return describe_training(known, data, reused=True)
+    with tempfile.TemporaryDirectory(prefix="elborank-") as folder:
+        fitted = fit(data, Path(folder), kinds=kinds, settings=settings, progress=progress)
+        version = register(fitted, data, name=name, kinds=kinds, settings=settings)
+    return describe_training(version, data, reused=False)
+
+
+def fit(
+    data: Any, folder: Path, *, kinds: Mapping[str, str], settings: Mapping[str, Any], progress: Any = None
+) -> Path:
+    """Train on a dataset and save the model inside `folder`. Nothing is saved when training stops."""
+    from vae_core import sources, storage, training
+
+    chosen = _settings(settings)
+    try:
+        model = training.fit(
+            lambda: sources.batches(data),
+            ids=data.ids,
+            time=data.time,
+            kinds=dict(kinds) or None,
+            settings=chosen,
+            progress=progress,
+        )
+    except training.TrainingStopped as stopped:
+        raise InputError(f"training stopped: {stopped}") from stopped
+    place = folder / registry.MODEL_FOLDER
+    storage.save(model, place)
+    return place
+
+
+def register(
+    folder: Path, data: Any, *, name: str, kinds: Mapping[str, str], settings: Mapping[str, Any]
+) -> ModelVersion:
+    """Log a saved model with its parameters, curve and data's digest, as the next version of `name`."""
+    from vae_core import storage
+
+    model = storage.load(folder)
+    summary = model.summary
+    return registry.register(
+        folder,
+        name=name,
+        sha256=storage.model_digest(folder),
+        columns=model.encoding.columns,
+        example=_example(data, model.encoding.columns),
+        params={
+            **model.settings,
+            "dataset": data.name,
+            "dataset_digest": data.digest,
+            "kinds": json.dumps(kinds),
+        },
+        history=summary.get("history", []),
+        metrics={k: v for k, v in summary.items() if isinstance(v, float)},
+        tags={
+            TRAINING_KEY: training_key(data, kinds=kinds, settings=settings),
+            "dataset": data.name,
+            "dataset_digest": data.digest,
+            "dataset_folder": str(Path(data.folder).absolute()),
+            "heldout_elbo": repr(summary.get("heldout_elbo", "")),
+            "rows": str(data.rows),
+        },
+    )
+
+
+def training_key(data: Any, *, kinds: Mapping[str, str], settings: Mapping[str, Any]) -> str:
+    """One hash for all that decides what a training gives: data, key, kinds, settings and code version."""
+    import vae_core
+
+    what = [
+        data.digest,
+        list(data.ids),
+        data.time,
+        dict(data.columns),
+        dict(kinds),
+        _settings(settings).to_json(),
+    ]
+    text = json.dumps([*what, vae_core.__version__], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def trained_before(
+    data: Any, *, name: str, kinds: Mapping[str, str], settings: Mapping[str, Any]
+) -> ModelVersion | None:
+    """The registered version that this very training gave, or None."""
+    return registry.find(name, TRAINING_KEY, training_key(data, kinds=kinds, settings=settings))
+
+
+def describe_dataset(data: Any) -> dict[str, Any]:
+    """A dataset as plain values."""
+    return {
+        "name": data.name,
+        "folder": str(data.folder),
+        "rows": data.rows,
+        "quarantined": data.quarantined,
+        "outside": data.outside,
+        "columns": dict(data.columns),
+        "digest": data.digest,
+        "warnings": list(data.warnings),
+    }
+
+
+def describe_training(version: ModelVersion, data: Any, *, reused: bool) -> dict[str, Any]:
+    """What a training gave, as plain values."""
+    from vae_core import storage
+
+    model = storage.load(version.folder)
+    summary = model.summary
+    return {
+        "name": version.name,
+        "version": version.version,
+        "aliases": list(version.aliases),
+        "sha256": version.sha256,
+        "reused": reused,
+        "rows": data.rows,
+        "quarantined": data.quarantined,
+        "dataset_digest": data.digest,
+        "heldout_elbo": summary.get("heldout_elbo"),
+        "linear_start_elbo": summary.get("linear_start_elbo"),
+        "better_than_linear_start": summary.get("better_than_linear_start"),
+        "left_out": dict(model.encoding.left_out),
+        "warnings": list(data.warnings),
+    }
+
+
+def _settings(options: Mapping[str, Any]) -> Any:
+    """Settings of training; an unknown one or a bad value is the user's to mend."""
+    from vae_core.training import Settings
+
+    unknown = set(options) - {f.name for f in fields(Settings)}
+    if unknown:
+        raise InputError(f"there is no training setting {', '.join(sorted(unknown))}")
+    try:
+        return Settings(**options)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _example(data: Any, columns: Iterable[str]) -> Any:
+    """A few records as JSON can hold them, for those who want to call the model."""
+    from vae_core import sources
+
+    first = next(sources.batches(data, columns=list(columns), rows=EXAMPLE_ROWS))
+    frame = first.select(list(columns)).to_pandas()
+    for name, kind in data.columns.items():
+        if kind == "timestamp":
+            frame[name] = frame[name].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return frame
+
+
+def _open_dataset(
+    path: str, ids: Sequence[str], start: Any, until: Any, types: Mapping[str, str] | None
+) -> Any:
+    from vae_core import sources
+
+    data = sources.open_dataset(path)
+    if start or until:
+        raise InputError("is a dataset already", file=path, fix="Give --from and --until when ingesting")
+    if ids and tuple(ids) != tuple(data.ids):
+        raise InputError(
+            f"has the key {', '.join(data.ids) or 'file#row'}", file=path, fix="Give --id to ingest"
+        )
+    for name, kind in (types or {}).items():
+        if data.columns.get(name) != kind:
+            found = data.columns.get(name, "not there")
+            raise InputError(f"is {found}, not {kind}", file=path, column=name, fix="Give the raw files")
+    return data
