@@ -1,0 +1,227 @@
+"""The scikit-learn face: VAEDetector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from vae_core import training
+from vae_core.columns import type_name
+from vae_core.encoding import ARROW_TYPES
+from vae_core.explanation import explain
+from vae_core.generation import sample
+from vae_core.scoring import FittedModel
+
+__all__ = ["VAEDetector", "as_table"]
+
+
+class VAEDetector(OutlierMixin, BaseEstimator):
+    """Outlier detection by a variational autoencoder's lower bound on log P(x).
+
+    Parameters
+    ----------
+    preset : "default" or "lecture"
+        The recipe, or the lecture's VAE (min-max scaling, sigmoid outputs, summed binary cross-entropy).
+    likelihood : None, "bernoulli" or "continuous_bernoulli"
+        For real columns; None is a Gaussian whose mean and spread both come from the decoder.
+    latent, members, steps, learning_rate : int or float, optional
+        Chosen from the data when None: latents, VAEs in the ensemble, gradient steps, Adam's rate.
+    hidden : sequence of int
+        Widths of the hidden layers.
+    batch_size, draws : int
+        Records in a gradient step; draws of z in a score.
+    columns_weight : float
+        Prior weight of an independent-columns member beside the VAE's 1.
+    alpha : float
+        `predict` calls a record an outlier when fewer than this share of held-out training records score as low.
+    kinds : mapping of column name to kind, optional
+        Overrides what is inferred: real, whole, boolean, category, timestamp, label (not used), ...
+    random_state : int
+
+    Attributes
+    ----------
+    model_ : FittedModel
+        Encoding, networks, calibration; `vae_core.storage.save` writes it.
+    offset_ : float
+        The `score_samples` value below which `predict` says -1.
+    n_features_in_, feature_names_in_
+        As in scikit-learn.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(200, 3))
+    >>> X[0] = 12.0
+    >>> detector = VAEDetector(steps=50).fit(X[1:])
+    >>> int(detector.score_samples(X).argmin())
+    0
+    """
+
+    def __init__(
+        self,
+        *,
+        preset: str = "default",
+        likelihood: str | None = None,
+        latent: int | None = None,
+        hidden: tuple[int, ...] = (64, 64),
+        members: int | None = None,
+        steps: int | None = None,
+        batch_size: int = 256,
+        learning_rate: float | None = None,
+        draws: int = 16,
+        columns_weight: float = 0.0,
+        alpha: float = 0.05,
+        kinds: Mapping[str, str] | None = None,
+        device: str = "auto",
+        random_state: int = 0,
+    ) -> None:
+        self.preset = preset
+        self.likelihood = likelihood
+        self.latent = latent
+        self.hidden = hidden
+        self.members = members
+        self.steps = steps
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.draws = draws
+        self.columns_weight = columns_weight
+        self.alpha = alpha
+        self.kinds = kinds
+        self.device = device
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        return tags
+
+    def fit(self, X: Any, y: object = None) -> Self:
+        """Learn from X (n, m), a DataFrame with mixed kinds or an array; NaN and None are missing cells.
+
+        Raises ValueError (InputError) for infinite values, no rows, or nothing to learn from.
+        """
+        table = self._table(X, reset=True)
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha must lie between 0 and 1; got {self.alpha}")
+        self.model_ = training.fit(
+            lambda: iter(table.to_batches(max_chunksize=65_536)), kinds=self.kinds, settings=self._settings()
+        )
+        reference = self.model_.calibration.scores
+        if not len(reference):
+            reference = self.model_.score(table).anomaly_score
+        self.offset_ = float(-np.quantile(reference, 1 - self.alpha))
+        return self
+
+    def _settings(self) -> training.Settings:
+        seed = self.random_state
+        if not isinstance(seed, (int, np.integer)):
+            seed = int(np.random.default_rng(seed).integers(2**31)) if seed is not None else 0
+        return training.Settings(
+            preset=self.preset,
+            likelihood=self.likelihood,
+            latent=self.latent,
+            hidden=tuple(self.hidden),
+            members=self.members,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            draws=self.draws,
+            columns_weight=self.columns_weight,
+            random_state=int(seed),
+            device=self.device,
+        )
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """The bound on log P(x) of each record in nats (-anomaly_score): (n,), low = anomalous."""
+        return -self._fitted().score(self._table(X)).anomaly_score
+
+    def elbo(self, X: Any) -> np.ndarray:
+        """The VAE's evidence lower bound of each record in nats: (n,), low = anomalous."""
+        return self._fitted().score(self._table(X)).elbo
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """score_samples - offset_: negative for outliers."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> np.ndarray:
+        """-1 for outliers, 1 for inliers: (n,)."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def explain(self, X: Any, *, top: int = 5) -> pd.DataFrame:
+        """For each record a sentence (`why`), its `reasons`, largest surprise first, and `rest_nats`."""
+        return explain(self._fitted(), self._table(X), top=top).to_pandas()
+
+    def sample(self, n_samples: int = 1, *, random_state: int = 0, mean: bool = False) -> Any:
+        """New records from the model, z ~ N(0, I), x ~ P(x|z): a DataFrame or an array, as `fit` was given."""
+        drawn = sample(self._fitted(), n_samples, random_state=random_state, mean=mean).to_pandas()
+        return drawn if hasattr(self, "feature_names_in_") else drawn.to_numpy()
+
+    def _fitted(self) -> FittedModel:
+        check_is_fitted(self, "model_")
+        return self.model_
+
+    def _table(self, X: Any, *, reset: bool = False) -> pa.Table:
+        if not reset:
+            check_is_fitted(self, "model_")
+        if isinstance(X, pd.DataFrame):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            if X.shape[0] == 0 or X.shape[1] == 0:
+                raise ValueError(f"Found array with {X.shape[0]} sample(s) and {X.shape[1]} feature(s): nothing to learn or score.")
+            table = as_table(X)
+            return table if reset else _like_training(table, self.model_)
+        array = validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")
+        return pa.table({f"x{j}": pa.array(array[:, j], from_pandas=True) for j in range(array.shape[1])})
+
+
+def as_table(frame: pd.DataFrame) -> pa.Table:
+    """A DataFrame as an Arrow table of the five column types. Raises ValueError for infinite values or other types."""
+    arrays = {}
+    for position, name in enumerate(frame.columns):
+        series = frame.iloc[:, position]
+        if isinstance(series.dtype, pd.CategoricalDtype):
+            series = series.astype(object)
+        try:
+            array = pa.Array.from_pandas(series)
+            array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+            array = pc.cast(array, ARROW_TYPES[type_name(array.type)])
+        except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError) as error:
+            array = _as_text(series, name, error)
+        if pa.types.is_floating(array.type) and pc.any(pc.is_inf(array)).as_py():
+            raise ValueError(f"Input X contains infinity in column {name!r}: drop those records or mend them.")
+        arrays[str(name)] = array
+    if len(arrays) != frame.shape[1]:
+        raise ValueError(f"column names repeat: {frame.columns[frame.columns.duplicated()].tolist()}")
+    return pa.table(arrays)
+
+
+def _as_text(series: pd.Series, name: object, error: Exception) -> pa.Array:
+    """Mixed values of an object column as text; anything that is no scalar is refused."""
+    if series.dtype == object and not series.map(lambda value: isinstance(value, (list, dict, set, np.ndarray, complex))).any():
+        return pa.array([None if pd.isna(value) else str(value) for value in series], pa.string())
+    raise ValueError(f"column {name!r} of type {series.dtype} cannot be used: {error}") from error
+
+
+def _like_training(table: pa.Table, model: FittedModel) -> pa.Table:
+    """Whole numbers where training had numbers with fractions, and the like, cast as long as nothing is lost."""
+    for index, name in enumerate(table.column_names):
+        wanted = model.encoding.columns.get(name)
+        if wanted is None or type_name(table.schema.field(name).type) == wanted:
+            continue
+        try:
+            column = pc.cast(table.column(name), ARROW_TYPES[wanted])
+        except pa.ArrowInvalid:
+            try:
+                column = pc.cast(table.column(name), pa.float64())
+            except pa.ArrowInvalid as error:
+                raise ValueError(f"column {name!r} was {wanted} in training: {error}") from error
+        table = table.set_column(index, name, column)
+    return table
