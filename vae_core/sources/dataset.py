@@ -1,0 +1,260 @@
+"""A dataset folder: typed Parquet parts, the quarantine, and `_dataset.json`; and how it is cut into units and read.
+
+A published folder is never written to, so any number of processes may read it at once. Every page carries a
+checksum that is verified on reading: a flipped bit is an error, never another number.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vae_core.errors import InputError
+
+FORMAT = 1
+MANIFEST = "_dataset.json"
+QUARANTINE = "quarantine.parquet"
+TYPES: dict[str, pa.DataType] = {
+    "double": pa.float64(),
+    "int64": pa.int64(),
+    "bool": pa.bool_(),
+    "string": pa.string(),
+    "timestamp": pa.timestamp("us", "UTC"),
+}
+LEADING = (("_record_id", pa.string()), ("_source", pa.string()), ("_row", pa.int64()))
+LEADING_NAMES = tuple(name for name, _ in LEADING)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Rows [first, last) of one part: what one worker reads and scores. Units sort by id in the order of the rows."""
+
+    id: str
+    path: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Parquet file of a dataset: its name in the folder, its rows and its size in bytes."""
+
+    name: str
+    rows: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset folder, opened. Records read = rows + quarantined + outside (of the interval asked for)."""
+
+    folder: Path
+    name: str
+    columns: dict[str, str]
+    ids: tuple[str, ...]
+    time: str | None
+    rows: int
+    quarantined: int
+    outside: int
+    digest: str
+    warnings: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
+    rows_per_group: int = 65_536
+    sources: tuple[dict[str, object], ...] = field(default=(), repr=False)
+
+    @property
+    def quarantine(self) -> Path:
+        """The Parquet file with one line (file, row, column, reason, raw) for each quarantined record."""
+        return self.folder / QUARANTINE
+
+
+def arrow_schema(columns: dict[str, str]) -> pa.Schema:
+    """The Arrow schema of a part: the three leading columns, then the user's."""
+    return pa.schema([*LEADING, *((name, TYPES[kind]) for name, kind in columns.items())])
+
+
+def is_dataset(path: str | Path) -> bool:
+    """Whether the path is a dataset folder, or the folder `<store>/<name>` of a dataset with one version.
+
+    >>> is_dataset("no/such/folder")
+    False
+    """
+    return len(_versions(Path(path))) == 1
+
+
+def open_dataset(folder: str | Path) -> Dataset:
+    """Open a dataset folder, or `<store>/<name>` when it holds exactly one version.
+
+    Raises InputError when there is none, several, or one whose files are missing or have another size.
+    """
+    folder = Path(folder)
+    found = _versions(folder)
+    if len(found) > 1:
+        names = ", ".join(version.name for version in found)
+        raise InputError(f"holds {len(found)} versions: {names}", file=folder, fix="Name one of them")
+    if not found:
+        raise InputError("is not a dataset folder", file=folder, fix="Run ingest on the raw files first")
+    return _load(found[0])
+
+
+def plan(dataset: Dataset, rows_per_unit: int = 65_536) -> list[Unit]:
+    """Cut a dataset into units of at most `rows_per_unit` rows; none crosses a part.
+
+    From one row group upwards units are whole row groups, so that reading a unit touches its own rows only.
+    """
+    if rows_per_unit < 1:
+        raise InputError(
+            f"a unit of {rows_per_unit} rows holds nothing", fix="Take at least 1 row for a unit"
+        )
+    step = rows_per_unit
+    if step > dataset.rows_per_group:
+        step -= step % dataset.rows_per_group
+    return [
+        Unit(f"{number:05d}-{first:010d}", part.name, first, min(first + step, part.rows))
+        for number, part in enumerate(dataset.parts)
+        for first in range(0, part.rows, step)
+    ]
+
+
+def read(dataset: Dataset, unit: Unit, columns: Iterable[str] | None = None) -> pa.Table:
+    """The rows of one unit: `_record_id`, `_source`, `_row`, then the columns asked for (default: all).
+
+    Decodes only the row groups that hold these rows. Raises InputError for an unknown column or a damaged part.
+    """
+    names = _names(dataset, columns)
+    path = dataset.folder / unit.path
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            groups, offset = _groups(file.metadata, unit)
+            table = file.read_row_groups(groups, columns=names, use_threads=False)
+    except (OSError, pa.ArrowException) as cause:
+        raise _damaged(path, cause) from cause
+    return table.select(names).slice(unit.first - offset, unit.last - unit.first)
+
+
+def batches(
+    dataset: Dataset, *, columns: Iterable[str] | None = None, rows: int = 65_536
+) -> Iterator[pa.RecordBatch]:
+    """All rows in order, as record batches of at most `rows` rows, with the three leading columns. Flat memory."""
+    names = _names(dataset, columns)
+    for part in dataset.parts:
+        path = dataset.folder / part.name
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                for batch in file.iter_batches(batch_size=rows, columns=names, use_threads=False):
+                    yield batch.select(names)
+        except (OSError, pa.ArrowException) as cause:
+            raise _damaged(path, cause) from cause
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A hint at the most similar name, or nothing.
+
+    >>> nearest("temp", ["temperature", "hour"])
+    '; the nearest name here is "temperature"'
+    """
+    by_plain = {other.strip().lower(): other for other in names}
+    close = difflib.get_close_matches(name.strip().lower(), list(by_plain), n=1, cutoff=0.5)
+    return f'; the nearest name here is "{by_plain[close[0]]}"' if close else ""
+
+
+def manifest_text(dataset: Dataset) -> str:
+    """What `_dataset.json` holds: no clock and no absolute path, so the same input gives the same bytes."""
+    content = {
+        "format": FORMAT,
+        "name": dataset.name,
+        "columns": dataset.columns,
+        "ids": dataset.ids,
+        "time": dataset.time,
+        "rows": dataset.rows,
+        "quarantined": dataset.quarantined,
+        "outside": dataset.outside,
+        "digest": dataset.digest,
+        "warnings": dataset.warnings,
+        "rows_per_group": dataset.rows_per_group,
+        "parts": [vars(part) for part in dataset.parts],
+        "sources": dataset.sources,
+    }
+    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+
+
+def _versions(folder: Path) -> list[Path]:
+    if (folder / MANIFEST).is_file():
+        return [folder]
+    if not folder.is_dir():
+        return []
+    return sorted(path.parent for path in folder.glob(f"[!._]*/{MANIFEST}"))
+
+
+def _load(folder: Path) -> Dataset:
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise InputError(
+                f"has format {content['format']}, this version reads {FORMAT}",
+                file=path,
+                fix="Run ingest again",
+            )
+        dataset = Dataset(
+            folder=folder,
+            name=content["name"],
+            columns=content["columns"],
+            ids=tuple(content["ids"]),
+            time=content["time"],
+            rows=content["rows"],
+            quarantined=content["quarantined"],
+            outside=content["outside"],
+            digest=content["digest"],
+            warnings=tuple(content["warnings"]),
+            parts=tuple(Part(**part) for part in content["parts"]),
+            rows_per_group=content["rows_per_group"],
+            sources=tuple(content["sources"]),
+        )
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as cause:
+        raise InputError(
+            "is not a readable dataset description", file=path, fix="Delete this dataset and ingest again"
+        ) from cause
+    for part in dataset.parts:
+        file = folder / part.name
+        if not file.is_file() or file.stat().st_size != part.size:
+            raise InputError(
+                "is missing or was changed after ingest",
+                file=file,
+                fix="Delete this dataset and ingest again",
+            )
+    return dataset
+
+
+def _names(dataset: Dataset, columns: Iterable[str] | None) -> list[str]:
+    chosen: Sequence[str] = list(dataset.columns) if columns is None else list(columns)
+    for name in chosen:
+        if name not in dataset.columns and name not in LEADING_NAMES:
+            hint = nearest(name, dataset.columns)
+            raise InputError(f"there is no such column{hint}", file=dataset.folder, column=name)
+    return [*LEADING_NAMES, *(name for name in chosen if name not in LEADING_NAMES)]
+
+
+def _groups(metadata: pq.FileMetaData, unit: Unit) -> tuple[list[int], int]:
+    """The row groups that overlap a unit, and the first row of the first of them."""
+    chosen: list[int] = []
+    start = offset = 0
+    for group in range(metadata.num_row_groups):
+        end = start + metadata.row_group(group).num_rows
+        if start < unit.last and end > unit.first:
+            offset = offset if chosen else start
+            chosen.append(group)
+        start = end
+    return chosen, offset
+
+
+def _damaged(path: Path, cause: Exception) -> InputError:
+    return InputError(
+        f"cannot be read: {str(cause)[:200]}", file=path, fix="Delete this dataset and ingest again"
+    )

@@ -1,0 +1,144 @@
+"""One table from many files: the columns they share, with types that all of them (and the model) can agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+
+from vae_core.errors import InputError
+from vae_core.sources.cells import convertible, natural
+from vae_core.sources.csv_reader import CsvReader
+from vae_core.sources.dataset import TYPES, nearest
+from vae_core.sources.inference import Evidence
+from vae_core.sources.parquet_reader import PANDAS_INDEX, ParquetReader
+
+Reader = CsvReader | ParquetReader
+SPOKEN = {
+    "double": "numbers",
+    "int64": "whole numbers",
+    "bool": "true/false",
+    "string": "text",
+    "timestamp": "times",
+}
+
+
+def same_columns(readers: Sequence[Reader]) -> list[str]:
+    """The columns of the first file, if all files have them (in any order). Raises InputError naming both files."""
+    first = readers[0]
+    for other in readers[1:]:
+        missing = [name for name in first.names if name not in other.types]
+        added = [name for name in other.names if name not in first.types]
+        if missing or added:
+            having, lacking = (first, other) if missing else (other, first)
+            name = (missing or added)[0]
+            raise InputError(
+                f"{having.source.path} has this column and {lacking.source.path} does not"
+                f"{nearest(name, added if missing else [])}",
+                column=name,
+                fix="Give files with the same columns, or choose some by a glob",
+            )
+    return first.names
+
+
+def model_columns(
+    readers: Sequence[Reader], wanted: Mapping[str, str], also: Sequence[str], on_schema: str
+) -> tuple[list[str], list[str]]:
+    """The columns that a model asks for, then the others needed (`also`); and a warning for each new column."""
+    names = list(dict.fromkeys([*wanted, *also]))
+    warnings: dict[str, None] = {}
+    for reader in readers:
+        for name in names:
+            if name not in reader.types:
+                hint = nearest(name, [other for other in reader.names if other not in names])
+                fix = "Rename the column, or score with a model that was trained without it"
+                raise InputError(
+                    f"the column is missing{hint}", file=reader.source.path, column=name, fix=fix
+                )
+        for name in reader.names:
+            if name not in names and not name.startswith(PANDAS_INDEX):
+                warnings[f'column "{name}" is new: the model does not know it, and it is left out'] = None
+                if on_schema == "stop":
+                    raise InputError(
+                        "the column is new: the model does not know it",
+                        file=reader.source.path,
+                        column=name,
+                        fix="Take it out, or say --on-schema warn",
+                    )
+    return names, list(warnings)
+
+
+def usable(
+    readers: Sequence[Reader], names: Sequence[str], needed: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """The columns that can become one of the five types; and a warning for each that cannot."""
+    kept, warnings = [], []
+    for name in names:
+        bad = next((reader for reader in readers if natural(reader.types[name]) is None), None)
+        if bad is not None and name in needed:
+            raise InputError(
+                f"holds {bad.types[name]}, which is no number, truth value, text or time",
+                file=bad.source.path,
+                column=name,
+            )
+        if bad is not None:
+            warnings.append(f'column "{name}" is left out: it holds {bad.types[name]}')
+        elif name.startswith(PANDAS_INDEX) and name not in needed:
+            warnings.append(f'column "{name}" is left out: it is the row index of a pandas table')
+        else:
+            kept.append(name)
+    if not kept:
+        raise InputError("no column can be used", file=readers[0].source.path)
+    return kept, warnings
+
+
+def check_types(readers: Sequence[Reader], wanted: Mapping[str, str]) -> None:
+    """Raises InputError where a column as a whole has another type than the model's."""
+    for name, target in wanted.items():
+        if target not in TYPES:
+            raise InputError(
+                f'"{target}" is no type of a column', column=name, fix=f"Take one of {', '.join(TYPES)}"
+            )
+        for reader in readers:
+            kind = reader.types[name]
+            if not convertible(kind, target):
+                raise InputError(
+                    f"holds {SPOKEN.get(natural(kind) or '', str(kind))} ({kind}) where {SPOKEN[target]} ({target}) are asked for",
+                    file=reader.source.path,
+                    column=name,
+                    fix="Convert the column, or train a model on the new type",
+                )
+
+
+def declared(readers: Sequence[ParquetReader], names: Sequence[str]) -> dict[str, str]:
+    """The types that Parquet files declare; whole numbers in some files and real ones in others are real."""
+    return {name: _agreed(readers, name) for name in names}
+
+
+def _agreed(readers: Sequence[ParquetReader], name: str) -> str:
+    agreed, witness = "null", readers[0]
+    for reader in readers:
+        kind = natural(reader.types[name]) or "null"
+        if agreed == "null":
+            agreed, witness = kind, reader
+        elif {agreed, kind} == {"int64", "double"}:
+            agreed = "double"
+        elif kind not in (agreed, "null"):
+            raise InputError(
+                f"{witness.source.path} holds {SPOKEN[agreed]} and {reader.source.path} holds {SPOKEN[kind]}",
+                column=name,
+                fix="Give files whose columns have the same types, or choose some by a glob",
+            )
+    return "string" if agreed == "null" else agreed
+
+
+def inferred(
+    readers: Sequence[CsvReader], names: Sequence[str], ids: Sequence[str], nulls: pa.Array
+) -> dict[str, str]:
+    """The types that all cells of these CSV columns speak for."""
+    evidence = {name: Evidence(is_id=name in ids) for name in names}
+    for reader in readers:
+        for block in reader.blocks(list(names)):
+            for name, column in zip(names, block.table.columns, strict=True):
+                evidence[name].see(column, pa.array([""]) if name in ids else nulls)
+    return {name: evidence[name].kind() for name in names}
