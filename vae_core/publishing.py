@@ -32,8 +32,9 @@ except ImportError:  # Windows has no flock: everything works there but two runs
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
-    "MANIFEST", "commit", "current", "final_folder", "lock", "publish", "published", "read_manifest",
-    "run_hash", "sha256_of", "staging_folder", "sweep", "verify", "write_json", "writing",
+    "MANIFEST", "OUTGOING", "check_place", "commit", "current", "final_folder",
+    "lock", "publish", "published", "read_manifest",
+    "run_hash", "sha256_of", "staging_folder", "sweep", "utc_text", "verify", "write_json", "writing",
 ]  # fmt: skip
 
 MANIFEST = "_manifest.json"  # the underscore hides it from readers that take a folder for a Parquet table
@@ -90,11 +91,18 @@ def final_folder(output: Path, dataset: str, run: str, as_of: datetime | None = 
         raise InputError(f'"{dataset}" cannot name a folder', fix="Give the dataset another name")
     if as_of is None:
         return Path(output) / dataset / f"run={run[:12]}"
-    if as_of.tzinfo is None:
-        raise InputError(f"as_of {as_of} has no time zone", fix="Give it in UTC, as 2013-01-01T00:00:00Z")
-    moment = as_of.astimezone(UTC)
-    fraction = f".{moment.microsecond:06d}" if moment.microsecond else ""
-    return Path(output) / dataset / f"as_of={moment:%Y%m%dT%H%M%S}{fraction}Z"
+    return Path(output) / dataset / f"as_of={utc_text(as_of).replace('-', '').replace(':', '')}"
+
+
+def utc_text(moment: datetime) -> str:
+    """A moment in UTC, as text.
+
+    >>> utc_text(datetime(2013, 1, 1, tzinfo=UTC))
+    '2013-01-01T00:00:00Z'
+    """
+    if moment.tzinfo is None:
+        raise InputError(f"{moment} has no time zone", fix="Give it in UTC, as 2013-01-01T00:00:00Z")
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def staging_folder(final: Path, run: str) -> Path:
@@ -120,9 +128,8 @@ def commit(temporary: Path, final: Path) -> None:
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Sorted keys, so that equal data give equal bytes; whole or not at all."""
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    temporary.write_text(
-        json.dumps(data, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    )
+    text = json.dumps(data, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    temporary.write_text(text + "\n", encoding="utf-8")
     commit(temporary, path)
 
 
@@ -203,7 +210,7 @@ def publish(staging: Path, final: Path, manifest: Mapping[str, Any], *, replace:
     with writing(final.parent):
         _seal(outgoing, manifest)
         with lock(final.parent / ".publishing"):
-            place = _place_for(final, str(manifest["run"]), replace=replace)
+            place = check_place(final, str(manifest["run"]), replace=replace)
             if not place.exists():
                 outgoing.rename(place)
                 _flush(place.parent)
@@ -226,8 +233,8 @@ def _seal(outgoing: Path, manifest: Mapping[str, Any]) -> None:
     _flush(outgoing)
 
 
-def _place_for(final: Path, run: str, *, replace: bool) -> Path:
-    """The folder in which this run's report is, or is to be."""
+def check_place(final: Path, run: str, *, replace: bool) -> Path:
+    """The folder in which this run's report is, or is to be. Raises Refused when another one is there."""
     here = current(final)
     if _holds(here, run):
         return here

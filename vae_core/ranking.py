@@ -139,7 +139,7 @@ class Stream:
         self._rows = 0
 
     def take(self, rows: int) -> pa.Table:
-        """The next `rows` rows in one piece; fewer at the end, then none (without a schema, if none ever came)."""
+        """The next `rows` rows in one piece; fewer at the end, then none (no schema, if none ever came)."""
         while self._rows < rows and (table := next(self._tables, None)) is not None:
             self._rest.append(table)
             self._rows += table.num_rows

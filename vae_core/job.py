@@ -1,0 +1,282 @@
+"""A scoring job, from a dataset and a model to a published report: prepare, score, rank, publish.
+
+`run` does all of it. The stages are functions of their own, so that a flow can wrap each in a task; whoever
+calls them holds `publishing.lock(plan.staging)` around the last three.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from vae_core import __version__, publishing, report, sources
+from vae_core.engines import map_units
+from vae_core.errors import InputError
+from vae_core.report import Decision
+from vae_core.work import (
+    Explain,
+    ExplainUnit,
+    Load,
+    ScoreUnit,
+    UnitResult,
+    explain_table,
+    explained_file,
+    load_model,
+    scored_file,
+)
+
+__all__ = ["Job", "Outcome", "Plan", "prepare", "publish", "rank", "run", "score"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to score, by what, into where. `model_facts` goes into the manifest: likelihoods, members, ..."""
+
+    dataset: Path
+    model: Path
+    output: Path
+    model_name: str = "model"
+    model_version: str = ""
+    model_digest: str | None = None  # default: what the model's folder says
+    model_facts: dict[str, Any] | None = None  # default: what the model itself says
+    as_of: datetime | None = None
+    decision: Decision = field(default_factory=Decision)
+    draws: int | None = None  # default: the model's own
+    explained: int = 10_000  # so many records from the top get reasons, and all that are flagged
+    reasons: int = 5  # of a record
+    rows_per_unit: int = 65_536
+    load: Load = load_model
+    explain: Explain = explain_table
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job made definite: its input opened, its hash known, its folders named."""
+
+    job: Job
+    data: sources.Dataset
+    units: tuple[sources.Unit, ...]
+    model_digest: str
+    inputs: dict[str, Any]  # all that decides what the report holds
+    run: str  # the hash of these
+    final: Path
+    staging: Path
+    published: Path | None  # this very report, if it is there: nothing to do
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where the report is, what its manifest says, and whether this run published it or found it."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    fresh: bool
+
+
+def run(
+    job: Job,
+    *,
+    engine: str = "local",
+    workers: int = 1,
+    replace: bool = False,
+    on_done: Callable[[UnitResult], None] | None = None,
+    on_wait: Callable[[], None] | None = None,
+) -> Outcome:
+    """Score a dataset and publish the report; killed at any moment and run again, it gives the same report.
+
+    Raises Refused when another report is published in its place, InputError for what the user can mend.
+    """
+    plan = prepare(job, replace=replace)
+    if plan.published is None:
+        with publishing.lock(plan.staging, on_wait=on_wait):
+            plan = prepare(job, replace=replace)  # another run may have published it meanwhile
+            if plan.published is None:
+                results = score(plan, engine=engine, workers=workers, on_done=on_done)
+                manifest = rank(plan, results, engine=engine, workers=workers)
+                folder = publish(plan, manifest, replace=replace)
+                return Outcome(folder, publishing.read_manifest(folder), fresh=True)
+    assert plan.published is not None
+    shutil.rmtree(plan.staging, ignore_errors=True)  # what a run left that was killed after publishing
+    return Outcome(plan.published, publishing.read_manifest(plan.published), fresh=False)
+
+
+def prepare(job: Job, *, replace: bool = False) -> Plan:
+    """Open the input, cut it into units, and find out whether there is anything to do. Writes nothing."""
+    data = sources.open_dataset(job.dataset)
+    if data.rows == 0:
+        raise InputError(
+            f"there is no record to score: {data.quarantined} are in quarantine, "
+            f"{data.outside} outside the interval",
+            file=data.folder,
+        )
+    digest = job.model_digest or _digest(job.model)
+    inputs = _inputs(job, data, digest)
+    identity = publishing.run_hash(inputs)
+    final = publishing.final_folder(Path(job.output), data.name, identity, job.as_of)
+    staging = publishing.staging_folder(final, identity)
+    published = publishing.published(final, identity)
+    if published is None:
+        publishing.check_place(final, identity, replace=replace)
+    units = tuple(sources.plan(data, job.rows_per_unit))
+    return Plan(job, data, units, digest, inputs, identity, final, staging, published)
+
+
+def score(
+    plan: Plan,
+    *,
+    engine: str = "local",
+    workers: int = 1,
+    on_done: Callable[[UnitResult], None] | None = None,
+) -> list[UnitResult]:
+    """Score every unit that is not finished yet, and return the results of all, in order."""
+    _make(scored_file(plan.staging, "").parent)
+    work = ScoreUnit(
+        str(plan.data.folder),
+        str(plan.job.model),
+        plan.model_digest,
+        str(plan.staging),
+        plan.job.draws,
+        plan.job.load,
+    )
+    done = map_units(plan.units, work, engine=engine, workers=workers, on_done=on_done)
+    return sorted(done, key=lambda result: result.id)
+
+
+def rank(
+    plan: Plan,
+    results: Iterable[UnitResult],
+    *,
+    engine: str = "local",
+    workers: int = 1,
+    on_done: Callable[[UnitResult], None] | None = None,
+) -> dict[str, Any]:
+    """Rank all records, give reasons to the first and the flagged, write the report; return its manifest."""
+    job, results = plan.job, list(results)
+    for folder in ("ranking", publishing.OUTGOING):
+        _make(plan.staging / folder, empty=True)
+    _make(explained_file(plan.staging, "").parent)
+    with publishing.writing(plan.staging):
+        files = [scored_file(plan.staging, unit.id) for unit in plan.units]
+        ranking = report.rank(files, plan.staging / "ranking", job.decision, explained=job.explained)
+    _all_there(plan, results, ranking.rows)
+    work = ExplainUnit(
+        str(plan.data.folder),
+        str(job.model),
+        plan.model_digest,
+        str(plan.staging),
+        ranking.cut,
+        job.reasons,
+        job.draws,
+        job.load,
+        job.explain,
+    )
+    told = list(map_units(plan.units, work, engine=engine, workers=workers, on_done=on_done))
+    with publishing.writing(plan.staging):
+        outgoing = plan.staging / publishing.OUTGOING
+        marks = report.Marks(job.model_name, job.model_version, job.as_of, facts := _facts(plan))
+        reasons = [explained_file(plan.staging, unit.id) for unit in plan.units]
+        report.write(ranking, reasons, outgoing / report.REPORT, marks)
+        shutil.copyfile(plan.data.quarantine, outgoing / report.QUARANTINE)
+    return _manifest(plan, results, ranking, facts, explained=sum(result.rows for result in told))
+
+
+def publish(plan: Plan, manifest: dict[str, Any], *, replace: bool = False) -> Path:
+    """Make the report visible, whole, under its name; sweep away what long-dead runs have left beside it."""
+    folder = publishing.publish(plan.staging, plan.final, manifest, replace=replace)
+    publishing.sweep(plan.final.parent)
+    return folder
+
+
+def _inputs(job: Job, data: sources.Dataset, digest: str) -> dict[str, Any]:
+    """All that decides what the report holds: another value here is another report."""
+    return {
+        "schema_version": report.SCHEMA_VERSION,
+        "dataset": data.name,
+        "input": data.digest,
+        "model": digest,
+        "model_name": job.model_name,
+        "model_version": job.model_version,
+        "as_of": publishing.utc_text(job.as_of) if job.as_of else None,
+        "decision": job.decision.as_dict(),
+        "draws": job.draws,
+        "explained": job.explained,
+        "reasons": job.reasons,
+    }
+
+
+def _digest(model: Path) -> str:
+    from vae_core import storage
+
+    if not (Path(model) / "manifest.json").is_file():
+        raise InputError("is not a model folder", file=model, fix="Train one: elborank train")
+    return storage.model_digest(model)
+
+
+def _facts(plan: Plan) -> dict[str, Any]:
+    """What the manifest says of the model beside its name."""
+    if plan.job.model_facts is not None:
+        return plan.job.model_facts
+    model = plan.job.load(Path(plan.job.model), plan.model_digest)
+    draws = model.noise.shape[0] * model.noise.shape[1] if plan.job.draws is None else plan.job.draws
+    return {
+        "likelihoods": model.summary.get("likelihoods", {}),
+        "members": model.weights,
+        "draws": int(draws),
+    }
+
+
+def _all_there(plan: Plan, results: list[UnitResult], ranked: int) -> None:
+    """Every record that was read is ranked or in quarantine; else nothing is published."""
+    scored = sum(result.rows for result in results)
+    if not ranked == scored == plan.data.rows:
+        raise RuntimeError(
+            f"{plan.data.rows} records were to be ranked, {scored} were scored and {ranked} ranked: "
+            f"nothing is published. Delete {plan.staging} and run the same command again."
+        )
+
+
+def _manifest(
+    plan: Plan, results: list[UnitResult], ranking: report.Ranking, facts: dict[str, Any], *, explained: int
+) -> dict[str, Any]:
+    """What the report is made of. No clock: the same run gives the same bytes."""
+    job, data = plan.job, plan.data
+    return {
+        "schema_version": report.SCHEMA_VERSION,
+        "code_version": __version__,
+        "run": plan.run,
+        "as_of": publishing.utc_text(job.as_of) if job.as_of else None,
+        "dataset": {"name": data.name, "digest": data.digest, "columns": data.columns, "ids": list(data.ids)},
+        "model": {
+            "name": job.model_name,
+            "version": job.model_version,
+            "sha256": plan.model_digest,
+            **facts,
+        },
+        "settings": {"draws": job.draws, "explained": job.explained, "reasons": job.reasons},
+        "decision": job.decision.as_dict(),
+        "counts": {
+            "read": data.rows + data.quarantined + data.outside,
+            "ranked": ranking.rows,
+            "quarantined": data.quarantined,
+            "outside_the_interval": data.outside,
+            "flagged": ranking.flagged,
+            "explained": explained,
+            "with_p_value": ranking.with_p_value,
+            "with_missing_cells": sum(result.missing for result in results),
+            "n_out_of_range": sum(result.out_of_range for result in results),
+            "n_unseen": sum(result.unseen for result in results),
+        },
+    }
+
+
+def _make(folder: Path, *, empty: bool = False) -> None:
+    with publishing.writing(folder):
+        if empty and folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob("*.tmp-*"):  # of a run that was killed: this one holds the lock
+            path.unlink(missing_ok=True)

@@ -1,0 +1,307 @@
+"""The report: its columns, how records are ranked and flagged, and how a published one is read.
+
+One row for each record, the most anomalous first. Ranking takes the units' sorted files and flat memory: a
+merge into one file, p-values on the side, then q-values, reasons and the final file row group by row group.
+The same records give the same bytes, whatever units they were cut into.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vae_core import publishing
+from vae_core.errors import InputError
+from vae_core.ranking import Stream, merge, numbers, sort_key, write_q_values
+from vae_core.work import REASONS, SCORED, Cut
+
+__all__ = [
+    "QUARANTINE", "REPORT", "SCHEMA", "SCHEMA_VERSION", "Decision", "Marks", "Ranking", "Report", "describe",
+    "find", "rank", "read_report", "top", "verify", "write",
+]  # fmt: skip
+
+SCHEMA_VERSION = 1
+REPORT, QUARANTINE = "report.parquet", "quarantine.parquet"
+ROWS_PER_GROUP = 65_536
+# Repeated strings shrink in a dictionary; floats of full precision grow.
+DICTIONARIES = ["source", "model_version", "as_of", "reasons.list.element.feature"]
+
+
+def _field(name: str, kind: pa.DataType, description: str, *, null: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=null, metadata={"description": description})
+
+
+SCHEMA = pa.schema(
+    [
+        _field("rank", pa.int64(), "1 = most anomalous; ties in score are ordered by record_id, source, row"),
+        _field("record_id", pa.string(), "the user's key, or file#row"),
+        _field("anomaly_score", pa.float64(), "what the rank sorts by: high = anomalous; -bound"),
+        _field("bound", pa.float64(), "nats; lower bound on log P(x) of the whole model: low = anomalous"),
+        _field("elbo", pa.float64(), "nats; of the VAE: reconstruction - kl"),
+        _field("reconstruction", pa.float64(), "nats; expected log P(x|z) under Q(z|x)"),
+        _field("kl", pa.float64(), "nats; KL of Q(z|x) from the prior P(z)"),
+        _field("elbo_se", pa.float64(), "nats; rough standard error of the elbo's estimate", null=True),
+        _field(
+            "p_value",
+            pa.float64(),
+            "share of held-out training records at least as anomalous; null: none, as for records trained on",
+            null=True,
+        ),
+        _field("q_value", pa.float64(), "Benjamini-Hochberg over the p-values of this report", null=True),
+        _field("flagged", pa.bool_(), "by fdr (q_value), alpha (p_value) or top_k (rank); see the manifest"),
+        _field("why", pa.string(), "one sentence; for flagged records and those ranked first", null=True),
+        _field(
+            "reasons",
+            REASONS,
+            "columns with the largest deficit against what is typical: value, expected, range, nats",
+            null=True,
+        ),
+        _field("rest_nats", pa.float64(), "the nats of reasons + rest_nats = bound", null=True),
+        _field("n_missing", pa.int32(), "missing cells"),
+        _field("n_out_of_range", pa.int32(), "cells outside the training range"),
+        _field("n_unseen", pa.int32(), "cells with a category that training did not have"),
+        _field("source", pa.string(), "the file"),
+        _field("row", pa.int64(), "the record's number in its file, from 1, a CSV header not counted"),
+        _field("model_version", pa.string(), "the registered version that scored it"),
+        _field("as_of", pa.timestamp("us", "UTC"), "start of the interval; null without one", null=True),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which records are flagged: by false discovery rate, by p-value, or so many from the top.
+
+    >>> Decision(), Decision(top_k=20)
+    (Decision(fdr=0.05, alpha=None, top_k=None), Decision(fdr=None, alpha=None, top_k=20))
+    """
+
+    fdr: float | None = None
+    alpha: float | None = None
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        given = self.as_dict()
+        if not given:
+            object.__setattr__(self, "fdr", 0.05)
+        if len(given) > 1:
+            raise InputError(
+                f"records cannot be flagged by {' and '.join(given)} at once", fix="Give one of them"
+            )
+        for name in ("fdr", "alpha"):
+            if name in given and not 0 <= given[name] <= 1:
+                raise InputError(f"{name} is a probability, not {given[name]}", fix="Give 0 to 1")
+        if self.top_k is not None and self.top_k < 0:
+            raise InputError(f"top_k is a number of records, not {self.top_k}", fix="Give 0 or more")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The one that is set."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def flags(self, rank: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        """bool (n,); nan (no p-value) is never flagged by fdr or alpha."""
+        if self.top_k is not None:
+            return rank <= self.top_k
+        return p <= self.alpha if self.alpha is not None else q <= self.fdr
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What every row and the file's metadata say of the run."""
+
+    model_name: str
+    model_version: str
+    as_of: datetime | None
+    facts: dict[str, Any]  # likelihoods, members, draws
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """All records in order, in files, and which of them are flagged and explained."""
+
+    records: Path  # Parquet, the SCORED columns in rank order, ROWS_PER_GROUP rows a group
+    p_values: Path  # float64, in rank order; nan: none
+    q_values: Path
+    decision: Decision
+    rows: int
+    explained: int  # records ranked up to here get reasons, beside the flagged
+    flagged: int
+    with_p_value: int
+    cut: Cut
+
+
+def rank(files: Sequence[Path], folder: Path, decision: Decision, *, explained: int = 10_000) -> Ranking:
+    """Rank the records of the units' sorted files, in flat memory; intermediate files go into `folder`."""
+    records, p_path, q_path = folder / "records.parquet", folder / "p.float64", folder / "q.float64"
+    schema = pa.schema([field for field in SCORED if field.name != "_offset"])
+    wanted = max(explained, decision.top_k or 0)
+    rows, last = 0, (-np.inf, "", "", 0)
+    stream = Stream(merge(files, folder))
+    with (
+        pq.ParquetWriter(records, schema, use_dictionary=["source"], write_page_checksum=True) as writer,
+        p_path.open("wb") as p_file,
+    ):
+        while (table := stream.take(ROWS_PER_GROUP)).num_rows:
+            p_file.write(_numbers(table["p_value"]).tobytes())
+            writer.write_table(table.select(schema.names), row_group_size=ROWS_PER_GROUP)
+            if rows < wanted:
+                last = sort_key(table, min(wanted - rows, table.num_rows) - 1)
+            rows += table.num_rows
+    write_q_values(p_path, q_path)
+    flagged, with_p_value, limit = 0, 0, -np.inf
+    for first, p, q in _values(p_path, q_path):
+        flags = decision.flags(np.arange(first, first + len(p)), p, q)
+        flagged, with_p_value = flagged + int(flags.sum()), with_p_value + int((~np.isnan(p)).sum())
+        if decision.top_k is None:
+            limit = max(limit, p[flags].max(initial=-np.inf))
+    cut = Cut(last, float(limit))
+    return Ranking(records, p_path, q_path, decision, rows, explained, flagged, with_p_value, cut)
+
+
+def write(ranking: Ranking, reasons: Sequence[Path], path: Path, marks: Marks) -> None:
+    """Join ranks, q-values, flags and reasons (the units' files, sorted as the report is) into the report."""
+    told = Stream(merge(reasons, ranking.records.parent))
+    about = {"schema_version": SCHEMA_VERSION, "model": marks.model_name, **marks.facts}
+    metadata = {f"elborank.{name}": json.dumps(value, sort_keys=True) for name, value in about.items()}
+    with (
+        pq.ParquetFile(ranking.records, page_checksum_verification=True) as records,
+        pq.ParquetWriter(
+            path,
+            SCHEMA.with_metadata(metadata),
+            compression="zstd",
+            use_dictionary=DICTIONARIES,
+            write_page_checksum=True,
+        ) as writer,
+    ):
+        values = _values(ranking.p_values, ranking.q_values)
+        for group, (first, p, q) in enumerate(values):
+            table = records.read_row_group(group, use_threads=False)
+            if table.num_rows != len(p):
+                raise RuntimeError(f"{ranking.records} has lost rows")
+            writer.write_table(_rows(table, first, p, q, told, ranking, marks), row_group_size=ROWS_PER_GROUP)
+    if told.take(1).num_rows:
+        raise RuntimeError("there are reasons for records that the report does not hold")
+
+
+def _rows(
+    table: pa.Table, first: int, p: np.ndarray, q: np.ndarray, told: Stream, ranking: Ranking, marks: Marks
+) -> pa.Table:
+    """One row group of the report."""
+    place = np.arange(first, first + len(p))
+    flagged = ranking.decision.flags(place, p, q)
+    explained = flagged | (place <= ranking.explained)
+    columns = {name: table[name] for name in table.column_names}
+    columns |= {
+        "rank": pa.array(place),
+        "flagged": pa.array(flagged),
+        "q_value": pa.array(q, mask=np.isnan(q)),
+    }
+    columns |= _explanation(table, explained, told)
+    columns["model_version"] = pa.array([marks.model_version] * len(p), pa.string())
+    columns["as_of"] = pa.array([marks.as_of] * len(p), pa.timestamp("us", "UTC"))
+    return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+
+def _explanation(table: pa.Table, explained: np.ndarray, told: Stream) -> dict[str, Any]:
+    """why, reasons, rest_nats of these rows: the next in the stream where `explained`, else null."""
+    count = int(explained.sum())
+    if count == 0:
+        return {
+            name: pa.nulls(len(explained), SCHEMA.field(name).type)
+            for name in ("why", "reasons", "rest_nats")
+        }
+    next_ones = told.take(count)
+    same = table.filter(pa.array(explained)).select(["record_id", "source", "row"])
+    if next_ones.num_rows != count or not next_ones.select(same.column_names).equals(same):
+        raise RuntimeError("the reasons do not belong to the records of the report")
+    index = pa.array(np.cumsum(explained) - 1, mask=~explained)
+    return {name: next_ones[name].take(index) for name in ("why", "reasons", "rest_nats")}
+
+
+def _values(p_path: Path, q_path: Path) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(rank of the first, p, q) for each row group."""
+    first = 1
+    for p, q in zip(numbers(p_path, ROWS_PER_GROUP), numbers(q_path, ROWS_PER_GROUP), strict=True):
+        yield first, p, q
+        first += len(p)
+
+
+def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+    """float64, null as nan."""
+    return pc.fill_null(column, np.nan).to_numpy()
+
+
+# ------------------------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True)
+class Report:
+    """A published report, found and verified."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def path(self) -> Path:
+        """The Parquet file."""
+        return self.folder / REPORT
+
+    @property
+    def quarantine(self) -> Path:
+        """The Parquet file of the records that could not be read: file, row, column, reason, raw."""
+        return self.folder / QUARANTINE
+
+
+def read_report(folder: str | Path) -> Report:
+    """The report that counts in this place, every file checked against the manifest. Raises InputError."""
+    given = Path(folder)
+    place = publishing.current(given.parent if given.name == REPORT else given)
+    return Report(place, publishing.verify(place))
+
+
+def verify(folder: str | Path) -> dict[str, Any]:
+    """Check every file of a report by its SHA-256, and return the manifest. Raises InputError."""
+    return read_report(folder).manifest
+
+
+def describe(folder: str | Path) -> dict[str, Any]:
+    """The manifest, and where the files lie: all that a header above the ranking needs."""
+    found = read_report(folder)
+    return {**found.manifest, "folder": str(found.folder), "report": str(found.path)}
+
+
+def top(folder: str | Path, n: int = 10) -> list[dict[str, Any]]:
+    """The first n rows as plain values; reads no more of the file than these need."""
+    with pq.ParquetFile(read_report(folder).path, page_checksum_verification=True) as file:
+        batches = file.iter_batches(batch_size=max(1, min(n, 8192)), use_threads=False)
+        rows: list[dict[str, Any]] = []
+        while len(rows) < n and (batch := next(batches, None)) is not None:
+            rows += batch.slice(0, n - len(rows)).to_pylist()
+    return rows
+
+
+def find(folder: str | Path, record_id: str) -> list[dict[str, Any]]:
+    """All rows with this record_id (a key may not be unique). Raises InputError when there is none."""
+    found = read_report(folder)
+    rows: list[dict[str, Any]] = []
+    with pq.ParquetFile(found.path, page_checksum_verification=True) as file:
+        for group in range(file.num_row_groups):
+            here = file.read_row_group(group, columns=["record_id"], use_threads=False)
+            matches = pc.indices_nonzero(pc.equal(here["record_id"].combine_chunks(), record_id))
+            if len(matches):
+                rows += file.read_row_group(group, use_threads=False).take(matches).to_pylist()
+    if not rows:
+        examples = ", ".join(f'"{row["record_id"]}"' for row in top(found.folder, 2))
+        raise InputError(
+            f'there is no record "{record_id}"', file=found.path, fix=f"Its ids look like {examples}"
+        )
+    return rows

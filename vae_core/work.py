@@ -1,0 +1,262 @@
+"""What a worker does with one unit: read its records, score them, write one file; later explain some of them.
+
+A unit's file gets its name only when it is whole and on the disk, and beside it a small JSON file with its
+SHA-256 and the code that made it. A unit with both, and with the right sum, is done: a run that was killed
+takes it up. A unit done twice, by two workers or two runs, gives the same bytes under the same name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vae_core import __version__, publishing, sources
+from vae_core.errors import InputError
+from vae_core.ranking import Key, sort_records, up_to
+
+__all__ = [
+    "REASONS",
+    "SCORED",
+    "Cut",
+    "ExplainUnit",
+    "ScoreUnit",
+    "UnitResult",
+    "explained_file",
+    "scored_file",
+]
+
+ROWS_PER_GROUP = 8192  # of a unit's file: the merge reads many of them side by side
+
+SCORED = pa.schema(
+    [
+        ("record_id", pa.string()),
+        ("anomaly_score", pa.float64()),
+        ("bound", pa.float64()),
+        ("elbo", pa.float64()),
+        ("reconstruction", pa.float64()),
+        ("kl", pa.float64()),
+        ("elbo_se", pa.float64()),
+        ("p_value", pa.float64()),  # null: none
+        ("n_missing", pa.int32()),
+        ("n_out_of_range", pa.int32()),
+        ("n_unseen", pa.int32()),
+        ("source", pa.string()),
+        ("row", pa.int64()),
+        ("_offset", pa.int32()),  # the record's place within the unit
+    ]
+)
+REASONS = pa.list_(
+    pa.struct(
+        [(name, pa.string()) for name in ("feature", "value", "expected", "low", "high")]
+        + [(name, pa.float64()) for name in ("value_number", "nats", "typical")]
+    )
+)
+EXPLAINED = pa.schema(
+    [
+        *(SCORED.field(name) for name in ("record_id", "anomaly_score", "source", "row")),
+        ("why", pa.string()),
+        ("reasons", REASONS),
+        ("rest_nats", pa.float64()),
+    ]
+)
+
+Load = Callable[[Path, str], Any]  # (model folder, its digest) -> a model with .score(table, draws=...)
+Explain = Callable[..., pa.Table]  # (model, table, top=...) -> why, reasons, rest_nats
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """One finished unit: its file's rows and SHA-256, and how many of its records met something new."""
+
+    id: str
+    rows: int
+    sha256: str
+    missing: int = 0  # records with a missing cell
+    out_of_range: int = 0  # records with a value outside the training range
+    unseen: int = 0  # records with an unseen category
+    taken_up: bool = False  # found finished, from an earlier run
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which records get reasons: those ranked up to `last`, and those with a p-value up to `p_value`."""
+
+    last: Key
+    p_value: float
+
+    def chosen(self, scored: pa.Table) -> np.ndarray:
+        """Row numbers in a sorted table."""
+        by_rank = np.arange(scored.num_rows) < up_to(scored, self.last)
+        by_p = scored["p_value"].to_numpy() <= self.p_value  # null is nan here, and nan <= x is False
+        return np.flatnonzero(by_rank | by_p)
+
+
+def scored_file(staging: Path, unit_id: str) -> Path:
+    """Where a unit's scores lie: sorted as the report is."""
+    return staging / "units" / f"unit-{unit_id}.parquet"
+
+
+def explained_file(staging: Path, unit_id: str) -> Path:
+    """Where the reasons of a unit's chosen records lie: sorted as the report is."""
+    return staging / "reasons" / f"unit-{unit_id}.parquet"
+
+
+def load_model(folder: Path, digest: str) -> Any:
+    """The fitted model in a folder, whose digest must be the one that the run has begun with."""
+    from vae_core import storage  # torch takes seconds to import: only who scores needs it
+
+    found = storage.model_digest(folder)
+    if found != digest:
+        raise InputError("was changed while it was being used", file=folder, fix="Run the same command again")
+    return storage.load(folder)
+
+
+def explain_table(model: Any, table: pa.Table, *, top: int) -> pa.Table:
+    """Reasons for each record of a table, by the model's own explanation."""
+    from vae_core import explanation
+
+    return explanation.explain(model, table, top=top)
+
+
+@lru_cache(maxsize=1)
+def _loaded(load: Load, folder: str, digest: str) -> Any:
+    """One model a process, loaded once."""
+    return load(Path(folder), digest)
+
+
+@dataclass(frozen=True)
+class ScoreUnit:
+    """Scores one unit into its file. Picklable: it holds paths; the model is loaded in the worker."""
+
+    dataset_folder: str
+    model_folder: str
+    model_digest: str
+    staging: str
+    draws: int | None = None
+    load: Load = load_model
+
+    def __call__(self, unit: sources.Unit) -> UnitResult:
+        path, made_by = scored_file(Path(self.staging), unit.id), [asdict(unit), __version__]
+        done = finished(path, made_by)
+        if done is not None:
+            return done
+        table = sources.read(sources.open_dataset(self.dataset_folder), unit)
+        scores = _loaded(self.load, self.model_folder, self.model_digest).score(table, draws=self.draws)
+        scored = _checked(_table(table, scores), unit)
+        return write_unit(path, unit.id, scored, made_by)
+
+
+@dataclass(frozen=True)
+class ExplainUnit:
+    """Writes the reasons of the records of a unit that the cut chooses, in a second reading of the unit."""
+
+    dataset_folder: str
+    model_folder: str
+    model_digest: str
+    staging: str
+    cut: Cut
+    top: int = 5
+    draws: int | None = None
+    load: Load = load_model
+    explain: Explain = explain_table
+
+    def __call__(self, unit: sources.Unit) -> UnitResult:
+        path = explained_file(Path(self.staging), unit.id)
+        made_by = [asdict(unit), __version__, [list(self.cut.last), self.cut.p_value]]
+        done = finished(path, made_by)
+        if done is not None:
+            return done
+        columns = ["record_id", "anomaly_score", "source", "row", "p_value", "_offset"]
+        scored = pq.read_table(scored_file(Path(self.staging), unit.id), columns=columns)
+        scored = scored.take(self.cut.chosen(scored))
+        reasons = EXPLAINED.empty_table() if scored.num_rows == 0 else self._reasons(unit, scored)
+        return write_unit(path, unit.id, reasons, made_by)
+
+    def _reasons(self, unit: sources.Unit, scored: pa.Table) -> pa.Table:
+        model = _loaded(self.load, self.model_folder, self.model_digest)
+        if self.draws is not None:
+            model = model.with_draws(self.draws)
+        table = sources.read(sources.open_dataset(self.dataset_folder), unit).take(scored["_offset"])
+        told = self.explain(model, table, top=self.top)
+        keys = scored.select(["record_id", "anomaly_score", "source", "row"])
+        for name in ("why", "reasons", "rest_nats"):
+            keys = keys.append_column(EXPLAINED.field(name), told[name].cast(EXPLAINED.field(name).type))
+        return keys
+
+
+def finished(path: Path, made_by: list[Any]) -> UnitResult | None:
+    """The result of a unit that is already there, whole, and made from the same rows by the same code."""
+    marker = path.with_suffix(".json")
+    try:
+        note = json.loads(marker.read_text())
+        result = UnitResult(**note["result"])
+        whole = (
+            note["made_by"] == json.loads(json.dumps(made_by)) and publishing.sha256_of(path) == result.sha256
+        )
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None  # not there, or cut off, or damaged: to be done again
+    return replace(result, taken_up=True) if whole else None
+
+
+def write_unit(path: Path, unit_id: str, table: pa.Table, made_by: list[Any]) -> UnitResult:
+    """Sort a unit's rows, write them whole, and leave the note that says so. The folder must exist."""
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    with publishing.writing(path.parent):
+        pq.write_table(
+            sort_records(table),
+            temporary,
+            row_group_size=ROWS_PER_GROUP,
+            use_dictionary=["source"],
+            write_page_checksum=True,
+        )
+        digest = publishing.sha256_of(temporary)
+        publishing.commit(temporary, path)
+        missing, strange, unseen = (
+            _having(table, name) for name in ("n_missing", "n_out_of_range", "n_unseen")
+        )
+        result = UnitResult(unit_id, table.num_rows, digest, missing, strange, unseen)
+        publishing.write_json(path.with_suffix(".json"), {"made_by": made_by, "result": asdict(result)})
+    return result
+
+
+def _having(table: pa.Table, name: str) -> int:
+    """Records with at least one such cell (a table of reasons has none of these columns)."""
+    return int(np.count_nonzero(table[name].to_numpy())) if name in table.column_names else 0
+
+
+def _table(table: pa.Table, scores: Any) -> pa.Table:
+    """The thin table of a unit: who the records are, and what scoring says of them."""
+    columns: dict[str, Any] = {
+        "record_id": table["_record_id"],
+        "source": table["_source"],
+        "row": table["_row"],
+        "_offset": np.arange(table.num_rows, dtype=np.int32),
+    }
+    for name in SCORED.names:
+        if name not in columns:
+            columns[name] = pa.array(getattr(scores, name), from_pandas=name == "p_value")
+    return pa.table({name: columns[name] for name in SCORED.names}).cast(SCORED)
+
+
+def _checked(scored: pa.Table, unit: sources.Unit) -> pa.Table:
+    """A score that is no number has no rank: NaN sorts first in some libraries and last in others."""
+    wrong = np.flatnonzero(~np.isfinite(scored["anomaly_score"].to_numpy()))
+    if wrong.size:
+        first = scored.slice(int(wrong[0]), 1).to_pylist()[0]
+        raise InputError(
+            f'record "{first["record_id"]}" got the anomaly score {first["anomaly_score"]}, which has no rank'
+            + (f" (and {wrong.size - 1} more of its unit)" if wrong.size > 1 else ""),
+            file=first["source"],
+            row=first["row"],
+            fix="Leave the record out, or train again: the model's weights may be damaged",
+        )
+    return scored
