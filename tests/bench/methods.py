@@ -1,0 +1,146 @@
+"""The detectors that `quality` compares: each takes training and test records and scores the test records.
+
+A method is a function (train, seed) -> score, and score(test) -> (n,), low = anomalous. Records come as
+DataFrames of features; the baselines see them as numbers (`Numbers`), our detector as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import IsolationForest
+from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
+
+from vae_core.detector import VAEDetector
+from vae_core.ppca import ProbabilisticPCA
+
+__all__ = ["DEFAULT", "METHODS", "Numbers", "components_for"]
+
+Score = Callable[[pd.DataFrame], np.ndarray]
+Method = Callable[[pd.DataFrame, int], Score]
+
+
+@dataclass
+class Numbers:
+    """Features as a matrix: booleans 0 and 1, a category as one column for each value seen in training.
+
+    Limits come from the training records. `missing` keeps NaN for a method that can use it; otherwise a
+    missing cell takes its column's training mean. A column without spread becomes zeros.
+    """
+
+    train: pd.DataFrame
+    scaling: str = "standard"  # or "minmax"
+    missing: bool = False
+
+    def __post_init__(self) -> None:
+        self.values = {
+            name: sorted(column.dropna().astype(str).unique())
+            for name, column in self.train.items()
+            if not pd.api.types.is_numeric_dtype(column.dtype)
+        }
+        raw = self._raw(self.train)
+        kept = ~np.isnan(raw).all(0)
+        self.kept, raw = kept, raw[:, kept]
+        if self.scaling == "standard":
+            self.centre, spread = np.nanmean(raw, 0), np.nanstd(raw, 0)
+        else:
+            self.centre = np.nanmin(raw, 0)
+            spread = np.nanmax(raw, 0) - self.centre
+        # Rounding alone gives a constant column of large values a tiny spread.
+        self.varies = spread > 1e-12 * np.maximum(1, np.abs(self.centre))
+        self.spread = np.where(self.varies, spread, 1.0)
+        self.fill = np.nanmean(raw, 0)
+
+    def __call__(self, frame: pd.DataFrame) -> np.ndarray:
+        raw = self._raw(frame)[:, self.kept]
+        if not self.missing:
+            raw = np.where(np.isnan(raw), self.fill, raw)
+        return np.where(self.varies, (raw - self.centre) / self.spread, 0.0)
+
+    def _raw(self, frame: pd.DataFrame) -> np.ndarray:
+        blocks = []
+        for name, column in frame.items():
+            if name not in self.values:
+                blocks.append(column.to_numpy(np.float64, na_value=np.nan)[:, None])
+                continue
+            text = column.astype(str).to_numpy(object)
+            block = (text[:, None] == np.array(self.values[name], object)).astype(np.float64)
+            block[column.isna().to_numpy()] = np.nan
+            blocks.append(block)
+        return np.concatenate(blocks, axis=1)
+
+
+def components_for(x: np.ndarray, share: float = 0.9) -> int:
+    """The fewest principal components that hold `share` of the variance of x (n, m), at least 1, below m."""
+    variances = np.linalg.svd(np.nan_to_num(x - np.nanmean(x, 0)), compute_uv=False) ** 2
+    enough = int(np.searchsorted(np.cumsum(variances), share * variances.sum())) + 1
+    return max(1, min(enough, x.shape[1] - 1))
+
+
+def elborank(train: pd.DataFrame, seed: int) -> Score:
+    """Our detector as it comes."""
+    return VAEDetector(random_state=seed).fit(train).score_samples
+
+
+def lecture(train: pd.DataFrame, seed: int) -> Score:
+    """The lecture's VAE: min-max scaling, sigmoid outputs, summed binary cross-entropy."""
+    return VAEDetector(preset="lecture", random_state=seed).fit(train).score_samples
+
+
+def ppca(train: pd.DataFrame, seed: int) -> Score:
+    """Probabilistic PCA's exact log P(x), on standardised columns; components for 90 % of the variance."""
+    numbers = Numbers(train, missing=True)
+    x = numbers(train)
+    model = ProbabilisticPCA(n_components=components_for(x)).fit(x)
+    return lambda frame: model.score_samples(numbers(frame))
+
+
+def isolation_forest(train: pd.DataFrame, seed: int) -> Score:
+    """scikit-learn's, as it comes (100 trees)."""
+    numbers = Numbers(train)
+    model = IsolationForest(random_state=seed).fit(numbers(train))
+    return lambda frame: model.score_samples(numbers(frame))
+
+
+def nearest_neighbours(train: pd.DataFrame, seed: int, *, scaling: str = "standard") -> Score:
+    """Mean distance to the 5 nearest training records; a training record is not its own neighbour."""
+    numbers = Numbers(train, scaling)
+    x = numbers(train)
+    model = NearestNeighbors(n_neighbors=min(5, len(x) - 1)).fit(x)
+
+    def score(frame: pd.DataFrame) -> np.ndarray:
+        itself = frame is train
+        return -model.kneighbors(None if itself else numbers(frame))[0].mean(1)
+
+    return score
+
+
+def nearest_neighbours_minmax(train: pd.DataFrame, seed: int) -> Score:
+    """The same on columns scaled to [0, 1]."""
+    return nearest_neighbours(train, seed, scaling="minmax")
+
+
+def local_outlier_factor(train: pd.DataFrame, seed: int) -> Score:
+    """scikit-learn's with 20 neighbours, on standardised columns."""
+    numbers = Numbers(train)
+    x = numbers(train)
+    neighbours = min(20, len(x) - 1)
+    novelty = LocalOutlierFactor(n_neighbors=neighbours, novelty=True).fit(x)
+    return lambda frame: (
+        novelty.negative_outlier_factor_ if frame is train else novelty.score_samples(numbers(frame))
+    )
+
+
+METHODS: dict[str, Method] = {
+    "elborank": elborank,
+    "lecture": lecture,
+    "ppca": ppca,
+    "iforest": isolation_forest,
+    "knn": nearest_neighbours,
+    "knn-minmax": nearest_neighbours_minmax,
+    "lof": local_outlier_factor,
+}
+DEFAULT = [name for name in METHODS if name != "lof"]
