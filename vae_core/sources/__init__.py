@@ -1,7 +1,8 @@
 """Raw files -> datasets -> units -> record batches.
 
-`ingest` types, checks and counts the records of Parquet and CSV files once; everything later reads the dataset folder
-that it publishes. A new input format is a reader (`names`, `types`, `blocks`) and a line in `ingest.READERS`.
+`ingest` types, checks and counts the records of Parquet and CSV files once; everything later reads the
+dataset folder that it publishes. A new input format is a reader (`names`, `types`, `blocks`) and a line in
+`ingest.READERS`.
 """
 
 from vae_core.sources.dataset import (

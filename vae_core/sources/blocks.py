@@ -26,8 +26,8 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Block:
-    """Records of one file in order: raw columns (text from CSV, Arrow's own types from Parquet), `rows` (n,) their
-    1-based numbers in the file, and the entries of the records that are broken as a whole."""
+    """Records of one file in order: raw columns (text from CSV, Arrow's own types from Parquet), `rows` (n,)
+    their 1-based numbers in the file, and the entries of the records that are broken as a whole."""
 
     table: pa.RecordBatch
     rows: np.ndarray

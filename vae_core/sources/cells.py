@@ -1,9 +1,9 @@
 """From a column as it was read (text, or any Arrow type) to one of the five types, cell by cell.
 
-A cell that does not fit is a fault: its place, the reason and the raw value; its record goes to quarantine. Text is
-trimmed before it is parsed as a number, a truth value or a time, and kept as it is in a text column. The same rules
-serve CSV and Parquet, so that both give the same typed values. A column is converted in one go where that succeeds;
-only where it does not are the cells looked at one by one.
+A cell that does not fit is a fault: its place, the reason and the raw value; its record goes to quarantine.
+Text is trimmed before it is parsed as a number, a truth value or a time, and kept as it is in a text column.
+The same rules serve CSV and Parquet, so that both give the same typed values. A column is converted in one go
+where that succeeds; only where it does not are the cells looked at one by one.
 """
 
 from __future__ import annotations
@@ -46,9 +46,10 @@ class Cells(NamedTuple):
 
 
 def natural(kind: pa.DataType) -> str | None:
-    """The type that a column of an Arrow type becomes; "null" for one without any value; None if it cannot be used.
+    """The type that a column of an Arrow type becomes; "null" if it has no values, None if it cannot be used.
 
-    >>> [natural(kind) for kind in (pa.uint8(), pa.float32(), pa.decimal128(9, 2), pa.date32(), pa.list_(pa.int8()))]
+    >>> kinds = pa.uint8(), pa.float32(), pa.decimal128(9, 2), pa.date32(), pa.list_(pa.int8())
+    >>> [natural(kind) for kind in kinds]
     ['int64', 'double', 'double', 'timestamp', None]
     """
     if pa.types.is_dictionary(kind):
@@ -75,7 +76,7 @@ NATURAL: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
 
 
 def convertible(kind: pa.DataType, target: str) -> bool:
-    """Whether cells of this Arrow type can be tried one by one; otherwise the column as a whole has the wrong type."""
+    """Whether cells of this Arrow type can be tried one by one; else the whole column has the wrong type."""
     return natural(kind) == "null" or (natural(kind), target) in CONVERSIONS
 
 
@@ -122,11 +123,22 @@ def _only(values: pa.Array, keep: pa.Array) -> pa.Array:
     return pc.if_else(pc.fill_null(keep, False), values, pa.scalar(None, values.type))
 
 
+def parsed(text: pa.Array, kind: pa.DataType) -> pa.Array | None:
+    """The whole column parsed at once, or None where some cell is not of this type.
+
+    Arrow goes on after a failure and words an error for each cell, which is slow: so a few are tried first.
+    """
+    try:
+        pc.cast(text[:32], kind)
+        return pc.cast(text, kind)
+    except pa.ArrowInvalid:
+        return None
+
+
 def _text_to_double(raw: pa.Array) -> Cells:
     text = pc.utf8_trim_whitespace(raw)
-    try:
-        numbers, unread = pc.cast(text, pa.float64()), []
-    except pa.ArrowInvalid:
+    numbers, unread = parsed(text, pa.float64()), []
+    if numbers is None:
         good = pc.or_(
             pc.match_substring_regex(text, NUMBER), pc.match_substring_regex(text, INFINITE, ignore_case=True)
         )
@@ -140,11 +152,9 @@ def _text_to_double(raw: pa.Array) -> Cells:
 
 def _text_to_int64(raw: pa.Array) -> Cells:
     text = pc.utf8_trim_whitespace(raw)
-    if not _holds_an_x(text):  # Arrow reads 0x1F as 31
-        try:
-            return Cells(pc.cast(text, pa.int64()), [])
-        except pa.ArrowInvalid:
-            pass  # some cell needs a closer look: below, which says so of each
+    quick = parsed(text, pa.int64())
+    if quick is not None and not _holds_an_x(text):  # Arrow reads 0x1F as 31
+        return Cells(quick, [])
     whole = pc.match_substring_regex(text, WHOLE)
     digits = pc.replace_substring_regex(_only(text, whole), r"^\+|\.0*$", "")
     numbers, beyond = _each(digits, pa.int64())
@@ -181,13 +191,10 @@ def _text_to_bool(raw: pa.Array) -> Cells:
 def _text_to_timestamp(raw: pa.Array) -> Cells:
     text = pc.utf8_trim_whitespace(raw)
     unread: pa.Array | np.ndarray = np.zeros(len(raw), bool)
-    try:
-        times = pc.cast(text, MICROSECONDS)
-    except pa.ArrowInvalid:
-        try:
-            times = pc.cast(text, TYPES["timestamp"]).cast(MICROSECONDS)
-        except pa.ArrowInvalid:
-            times, unread = _times_one_by_one(text)
+    times = parsed(text, MICROSECONDS)
+    if times is None:
+        zoned = parsed(text, TYPES["timestamp"])
+        times, unread = (zoned.cast(MICROSECONDS), unread) if zoned is not None else _times_one_by_one(text)
     return _bounded(times, raw, _faults(unread, raw, "is not an ISO 8601 time"))
 
 
@@ -263,7 +270,7 @@ def _number_to_bool(values: pa.Array) -> Cells:
 
 
 def _each(values: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray]:
-    """Cast what can be cast: the values, null where it failed, and where that was (n,). Halves until it knows."""
+    """Cast what can be cast: the values, null where it failed, and where that was (n,), found by halving."""
     try:
         return pc.cast(values, kind), np.zeros(len(values), bool)
     except pa.ArrowInvalid:

@@ -1,4 +1,4 @@
-"""From a block of CSV text to columns of text: every line becomes a record, a part of one, or a broken record."""
+"""From a block of CSV text to columns of text: a line is a record, a part of one, or a broken record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOT_CLOSED = 'a quote (") is opened and not closed, or stands in the text and is
 
 
 class Broken(NamedTuple):
-    """A record that cannot be read: its 0-based number among the block's records, the reason, the raw line."""
+    """A record that cannot be read: its 0-based number among the block's records, the reason, the line."""
 
     number: int
     reason: str
@@ -27,8 +27,8 @@ class Broken(NamedTuple):
 
 
 class Parsed(NamedTuple):
-    """The records of a block: text columns, the 0-based numbers of their records, the broken ones between them, and
-    the bytes of a record that goes on in the next block."""
+    """The records of a block: text columns, the 0-based numbers of their records, the broken ones between
+    them, and the bytes of a record that goes on in the next block."""
 
     columns: list[pa.Array]
     numbers: np.ndarray
@@ -45,28 +45,28 @@ def parse(data: bytes, width: int, delimiter: str, *, last: bool) -> Parsed:
     >>> [(broken.number, broken.reason[:24]) for broken in parsed.broken]
     [(1, 'a quote (") is opened an'), (3, '1 cell where the header ')]
     """
-    return _unquoted(data, width, delimiter) or _quoted(data, width, delimiter, last)
+    return _plain(data, width, delimiter) or _exact(data, width, delimiter, last)
 
 
-def _unquoted(data: bytes, width: int, delimiter: str) -> Parsed | None:
-    """The quick path: text without any quote and without blank, short or long lines, else None."""
-    if b'"' in data or not data or not delimiter.isascii():
+def _plain(data: bytes, width: int, delimiter: str) -> Parsed | None:
+    """The quick path, for text in which each line is plainly one record of the right width; else None."""
+    if not data or not delimiter.isascii():
         return None
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n")
-    if b"\r" in data or b"\n\n" in data or data.startswith(b"\n"):
+    if b"\r" in data or b"\n\n" in data or data.startswith(b"\n") or not _plainly_quoted(data, delimiter):
         return None
     names = [str(number) for number in range(width)]
     try:
         table = pyarrow.csv.read_csv(
             pa.BufferReader(data),
             pyarrow.csv.ReadOptions(column_names=names, use_threads=False, block_size=len(data) + 1),
-            pyarrow.csv.ParseOptions(delimiter=delimiter, quote_char=False, newlines_in_values=False),
+            pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=False),
             pyarrow.csv.ConvertOptions(
                 column_types={name: pa.string() for name in names}, null_values=[], strings_can_be_null=False
             ),
         )
-    except pa.ArrowInvalid:  # a line of another length, or not UTF-8: the other path says which and why
+    except pa.ArrowInvalid:  # a line of another width, or not UTF-8: the other path says which and why
         return None
     if table.num_rows != data.count(b"\n") + (not data.endswith(b"\n")):
         return None
@@ -76,13 +76,29 @@ def _unquoted(data: bytes, width: int, delimiter: str) -> Parsed | None:
     return Parsed(columns, np.arange(table.num_rows), [], b"")
 
 
-def _quoted(data: bytes, width: int, delimiter: str, last: bool) -> Parsed:
-    """The exact path, by Python's csv module in its strict mode. Raises UnicodeDecodeError."""
+def _plainly_quoted(data: bytes, delimiter: str) -> bool:
+    """Whether each quote opens a cell, closes one or is doubled in one, and none is open at a line's end."""
+    if b'"' not in data:
+        return True
+    text = np.frombuffer(b"\n" + data + (b"" if data.endswith(b"\n") else b"\n"), np.uint8)
+    quotes = np.flatnonzero(text == ord('"'))
+    if (np.searchsorted(quotes, np.flatnonzero(text == ord("\n"))) % 2).any():
+        return False
+    before, after = text[quotes[::2] - 1], text[quotes[1::2] + 1]
+    edges = (ord(delimiter), ord("\n"))
+    doubled = quotes[2::2] == quotes[1:-1:2] + 1
+    opens, closes = np.isin(before, edges), np.isin(after, edges)
+    opens[1:] |= doubled
+    closes[:-1] |= doubled
+    return bool(opens.all() and closes.all())
+
+
+def _exact(data: bytes, width: int, delimiter: str, last: bool) -> Parsed:
+    """The exact path, record by record, by Python's csv module. Raises UnicodeDecodeError."""
     lines = io.StringIO(data.decode("utf-8"), newline="").readlines()
-    rows = _one_record_a_line(lines, width, delimiter)
-    if rows is not None:
-        return Parsed(_columns(rows, width), np.arange(len(rows)), [], b"")
-    rows, numbers, rest = [], [], b""
+    rows: list[list[str]] = []
+    numbers: list[int] = []
+    rest = b""
     broken: list[Broken] = []
     for found in _records(lines, width, delimiter, last):
         number = len(rows) + len(broken)
@@ -96,21 +112,8 @@ def _quoted(data: bytes, width: int, delimiter: str, last: bool) -> Parsed:
     return Parsed(_columns(rows, width), np.array(numbers, dtype=np.int64), broken, rest)
 
 
-def _one_record_a_line(lines: list[str], width: int, delimiter: str) -> list[list[str]] | None:
-    """The rows, if each line is by itself a well-formed record (or blank), which is checked by counting; else None."""
-    if any(line.count('"') % 2 for line in lines):
-        return None
-    try:
-        rows = list(csv.reader(lines, delimiter=delimiter, strict=True))
-    except csv.Error:
-        return None
-    if len(rows) != len(lines) or not {len(row) for row in rows} <= {0, width}:
-        return None
-    return [row for row in rows if row]
-
-
 def _records(lines: list[str], width: int, delimiter: str, last: bool) -> Iterator[list[str] | Broken]:
-    """Rows and broken lines in order; at the end, for a record that the block cuts, a Broken without a reason."""
+    """Rows and broken lines in order; last, for a record that the block cuts, a Broken without a reason."""
     start = 0
     while start < len(lines):
         first = start

@@ -1,9 +1,9 @@
 """CSV files as RFC 4180 has them, read in blocks and counted exactly.
 
-Blocks of text without any quote go through pyarrow's reader, which is then unambiguous, and its rows are counted
-against the lines. All others go through Python's `csv` module in its strict mode. A quote that is opened and not
-closed costs its own line and never swallows the lines after it: the line goes to quarantine and reading resumes at
-the next one. Blank lines are no records.
+Blocks of text without any quote go through pyarrow's reader, which is then unambiguous, and its rows are
+counted against the lines. All others go through Python's `csv` module in its strict mode. A quote that is
+opened and not closed costs its own line and never swallows the lines after it: the line goes to quarantine
+and reading resumes at the next one. Blank lines are no records.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A dataset folder: typed Parquet parts, the quarantine, and `_dataset.json`; and how it is cut into units and read.
+"""A dataset folder: typed Parquet parts, the quarantine, `_dataset.json`; how it is cut into units and read.
 
 A published folder is never written to, so any number of processes may read it at once. Every page carries a
 checksum that is verified on reading: a flipped bit is an error, never another number.
@@ -33,7 +33,7 @@ LEADING_NAMES = tuple(name for name, _ in LEADING)
 
 @dataclass(frozen=True)
 class Unit:
-    """Rows [first, last) of one part: what one worker reads and scores. Units sort by id in the order of the rows."""
+    """Rows [first, last) of one part: what one worker reads and scores. Ids sort in the order of the rows."""
 
     id: str
     path: str
@@ -125,7 +125,7 @@ def plan(dataset: Dataset, rows_per_unit: int = 65_536) -> list[Unit]:
 def read(dataset: Dataset, unit: Unit, columns: Iterable[str] | None = None) -> pa.Table:
     """The rows of one unit: `_record_id`, `_source`, `_row`, then the columns asked for (default: all).
 
-    Decodes only the row groups that hold these rows. Raises InputError for an unknown column or a damaged part.
+    Decodes only the row groups that hold them. Raises InputError for an unknown column or a damaged part.
     """
     names = _names(dataset, columns)
     path = dataset.folder / unit.path
@@ -141,7 +141,7 @@ def read(dataset: Dataset, unit: Unit, columns: Iterable[str] | None = None) -> 
 def batches(
     dataset: Dataset, *, columns: Iterable[str] | None = None, rows: int = 65_536
 ) -> Iterator[pa.RecordBatch]:
-    """All rows in order, as record batches of at most `rows` rows, with the three leading columns. Flat memory."""
+    """All rows in order, as batches of at most `rows` rows, with the three leading columns. Flat memory."""
     names = _names(dataset, columns)
     for part in dataset.parts:
         path = dataset.folder / part.name

@@ -18,7 +18,7 @@ LONGEST_NAME = 100
 
 @dataclass(frozen=True)
 class Source:
-    """One raw file: its name in reports (relative, with `/`), where it is, and its format (a key of READERS)."""
+    """One raw file: its name in reports (relative, with `/`), where it is, its format (a key of READERS)."""
 
     name: str
     path: Path
@@ -28,16 +28,17 @@ class Source:
 def find(path: str | Path) -> list[Source]:
     """The data files that a file, a folder (with its sub-folders) or a glob means, sorted by name.
 
-    Hidden files and those whose name (or folder) begins with `_` are skipped, as are files of other kinds in a
-    folder. Raises InputError when nothing is left, when formats are mixed, and for an empty file.
+    Hidden files and those whose name (or folder) begins with `_` are skipped, as are files of other kinds in
+    a folder. Raises InputError when nothing is left, when formats are mixed, and for an empty file.
     """
     text = os.fspath(path)
-    if not os.path.exists(text) and any(c in text for c in "*?["):
-        root, paths = _glob_root(text), sorted(map(Path, glob.glob(text, recursive=True)))
-        files = [file for file in paths if file.is_file()]
-    elif os.path.isdir(text):
+    if is_glob(text):
+        root = _glob_root(text)
+        found = glob.glob(text, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        files = [file for file in map(Path, found) if file.is_file()]
+    elif Path(text).is_dir():
         root, files = Path(text), _walk(Path(text))
-    elif os.path.exists(text):
+    elif Path(text).exists():
         root, files = Path(text).parent, [Path(text)]
         if _format(files[0]) is None:
             raise InputError(
@@ -51,16 +52,21 @@ def find(path: str | Path) -> list[Source]:
     return sorted(sources, key=lambda source: source.name)
 
 
-def dataset_name(path: str | Path, name: str | None) -> str:
-    """The dataset's name: the one given, or one made from the path; always a plain folder name inside the store.
+def is_glob(text: str) -> bool:
+    """Whether a path is a pattern: it has a wildcard, and no file has just that name."""
+    return any(c in text for c in "*?[") and not Path(text).exists()
 
-    A given name is taken as it is or refused, never silently altered.
+
+def dataset_name(path: str | Path, name: str | None) -> str:
+    """The dataset's name: always a plain folder name, so that nothing is ever written outside the store.
+
+    A given name is taken as it is or refused, never silently altered; without one the path gives it.
 
     >>> dataset_name("data/2013 weather 🌦.parquet", None)
     '2013-weather'
     >>> dataset_name("data/", "../elsewhere")
     Traceback (most recent call last):
-    vae_core.errors.InputError: "../elsewhere" cannot be the name of a dataset. Take letters, digits, "-", "_" ...
+    vae_core.errors.InputError: "../elsewhere" cannot be the name of a dataset. Take letters, digits, ...
     """
     if name is not None:
         if plain_name(name) != name:
@@ -70,13 +76,13 @@ def dataset_name(path: str | Path, name: str | None) -> str:
             )
         return name
     text = os.fspath(path)
-    root = _glob_root(text) if not os.path.exists(text) and any(c in text for c in "*?[") else Path(text)
-    root = Path(os.path.abspath(root))
+    root = (_glob_root(text) if is_glob(text) else Path(text)).absolute()
+    root = Path(os.path.normpath(root))
     return plain_name(root.name if root.is_dir() else _without_ending(root.name))
 
 
 def plain_name(name: str) -> str:
-    """Letters, digits, `-`, `_`, `.`; anything else becomes `-`; never hidden, empty, `..` or too long for a folder.
+    """Letters, digits, `-`, `_`, `.`, anything else becomes `-`; never hidden, empty, `..` or too long.
 
     >>> [plain_name(name) for name in ("../a/b", "..", "NYC weather", "_x", "wetter_für.alle")]
     ['a-b', 'dataset', 'NYC-weather', 'x', 'wetter_für.alle']
@@ -89,7 +95,7 @@ def plain_name(name: str) -> str:
 
 
 def content_digest(source: Source) -> str:
-    """The sha256 of a file's bytes. Nothing else (no size, no date) decides whether two files are the same."""
+    """The sha256 of a file's bytes. Nothing else, no size and no date, says that two files are the same."""
     with open_binary(source) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -97,14 +103,14 @@ def content_digest(source: Source) -> str:
 def open_binary(source: Source):  # type: ignore[no-untyped-def]  # the concrete type of open() is private
     """The raw bytes of a source. Raises InputError when it cannot be opened."""
     try:
-        return open(source.path, "rb")
+        return source.path.open("rb")
     except OSError as cause:
         raise InputError(f"cannot be opened: {cause.strerror}", file=source.path) from cause
 
 
 def _format(path: Path) -> str | None:
     name = path.name.lower().removesuffix(".gz")
-    kind = FORMATS.get(os.path.splitext(name)[1])
+    kind = FORMATS.get(Path(name).suffix)
     return kind if kind == "csv" or name == path.name.lower() else None
 
 

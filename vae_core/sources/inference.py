@@ -1,4 +1,4 @@
-"""What type a CSV column has, from all of its cells (never from a sample, so that no later row can surprise)."""
+"""What type a CSV column has: from all of its cells, never a sample, so that no later row can surprise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vae_core.sources.cells import INFINITE, NUMBER, TIMESTAMP, WHOLE, typed, without_missing
+from vae_core.sources.cells import INFINITE, NUMBER, TIMESTAMP, WHOLE, parsed, typed, without_missing
+from vae_core.sources.dataset import TYPES
 
 SHARE = 0.95  # of the cells that are there; the few others are then taken for faults, not for text
 CANONICAL = r"^(?:0|-?[1-9]\d*)$"
@@ -39,7 +40,7 @@ class Evidence:
         if not len(text):
             return
         self.cells += len(text)
-        if not self.is_id and self._all_numbers(text):
+        if (not self.is_id and self._all_numbers(text)) or self._all_times(text):
             return
         counted = pc.value_counts(text)
         values, counts = counted.field(0), counted.field(1)
@@ -56,25 +57,23 @@ class Evidence:
 
     def _all_numbers(self, text: pa.Array) -> bool:
         """The quick way, for a block in which every cell is plainly a number."""
-        try:
-            pc.cast(text, pa.int64())
-            fraction = False
-        except pa.ArrowInvalid:
-            fraction = True
         data = text.buffers()[2].to_pybytes().lower()
         if b"x" in data or b"n" in data:  # hexadecimal, infinite, not a number
             return False
-        if fraction:
-            if b"." not in data and b"e" not in data:
-                return False
-            try:
-                pc.cast(text, pa.float64())
-            except pa.ArrowInvalid:
-                return False
+        fraction = b"." in data or b"e" in data or parsed(text, pa.int64()) is None
+        if fraction and (not (b"." in data or b"e" in data) or parsed(text, pa.float64()) is None):
+            return False
         self.numbers += len(text)
         self.whole += 0 if fraction else len(text)
         self.fractions |= fraction
         return True
+
+    def _all_times(self, text: pa.Array) -> bool:
+        if parsed(text, TYPES["timestamp"]) is None and parsed(text, pa.timestamp("us")) is None:
+            return False
+        times = typed(text, "timestamp", NO_NULLS)
+        self.times += 0 if times.faults else len(text)
+        return not times.faults
 
     def kind(self) -> str:
         """The type. A column without any cell is text, which takes whatever comes later."""

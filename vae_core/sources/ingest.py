@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
+import datetime
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time, timedelta, timezone
 from pathlib import Path
 
 import pyarrow as pa
 
 from vae_core.errors import InputError
 from vae_core.sources import schema
+from vae_core.sources.claim import claimed
 from vae_core.sources.csv_reader import CsvReader
 from vae_core.sources.dataset import FORMAT, MANIFEST, Dataset, is_dataset, manifest_text, open_dataset
 from vae_core.sources.files import Source, content_digest, dataset_name, find
@@ -27,8 +24,8 @@ from vae_core.sources.records import Table, typed_records
 
 DEFAULT_NULLS = ("", "NA", "N/A", "null", "NULL", "None", "nan", "NaN")
 READERS: dict[str, Callable[..., schema.Reader]] = {"csv": CsvReader, "parquet": ParquetReader}
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-Moment = str | date | datetime | None
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+Moment = str | datetime.date | datetime.datetime | None
 
 
 @dataclass(frozen=True)
@@ -62,94 +59,74 @@ def ingest(
     delimiter: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Dataset:
-    """Read a file, a folder tree or a glob of Parquet or CSV files into `<store>/<name>/<12 hex of the digest>/`.
+    """Read a file, a folder or a glob of Parquet or CSV files into `<store>/<name>/<12 hex of the digest>/`.
 
-    `ids` are the columns whose values make a record's key. `columns` (a model's) are enforced, without it types are
-    inferred from all cells. `start` and `until` keep the half-open interval of the time column (`time`, or the only
-    timestamp column); times without a zone are UTC. `on_schema="stop"` refuses columns that are new to `columns`.
-    `progress` is called with the number of records read so far.
+    `ids` are the columns whose values make a record's key. `columns` (a model's) are enforced; without them
+    types are inferred from all cells. `start` and `until` keep the half-open interval of the time column
+    (`time`, or the only one); without a zone they are UTC. `on_schema="stop"` refuses columns that are new to
+    `columns`. `progress` is called with the number of records read so far.
 
-    The same content with the same options is there already: returned without work. Every record read is kept,
-    quarantined or outside the interval; their counts add up. Raises InputError: one line with the file and the fix.
+    When the same content with the same options is there already, it is returned without work. Every record
+    read is kept, quarantined or outside the interval; the counts add up. Raises InputError: one line that
+    names the file and the fix.
     """
     if is_dataset(path):
         raise InputError("is a dataset already", file=path, fix="Open it, or give the raw files")
-    sources = find(path)
     options = Options(
         ids=tuple(dict.fromkeys(ids)),
         columns=None if columns is None else dict(columns),
-        start=_ticks(start, "the interval's start"),
-        until=_ticks(until, "the interval's end"),
+        start=_ticks(start, "start"),
+        until=_ticks(until, "end"),
         time=time,
         nulls=tuple(sorted({"", *map(str.strip, null_values)})),
-        on_schema=_choice(on_schema),
+        on_schema=on_schema,
         encoding=encoding,
         delimiter=delimiter,
     )
-    if options.start is not None and options.until is not None and options.start >= options.until:
-        raise InputError(
-            f"the interval from {start} until {until} is empty", fix="Give a later end: it is not included"
-        )
+    _check_options(options)
+    sources = find(path)
     folder = Path(store) / dataset_name(path, name)
-    before = [os.stat(source.path) for source in sources]
+    before = [source.path.stat() for source in sources]
     digests = [content_digest(source) for source in sources]
     digest = _digest(options, sources, digests, folder.name)
-    with _claimed(folder / digest[:12]) as staging:
-        if staging is None:
-            return open_dataset(folder / digest[:12])
-        made = _build(path, sources, digests, options, staging, progress)
-        _check_unchanged(sources, before)
-        _finish(replace(made, name=folder.name, digest=digest), staging)
+    with claimed(folder / digest[:12]) as staging:
+        if staging is not None:
+            dataset = _build(path, sources, options, staging, progress)
+            _check_unchanged(sources, before)
+            described = tuple(
+                {**source, "sha256": sha} for source, sha in zip(dataset.sources, digests, strict=True)
+            )
+            dataset = replace(dataset, name=folder.name, digest=digest, sources=described)
+            (staging / MANIFEST).write_text(manifest_text(dataset), encoding="utf-8")
     return open_dataset(folder / digest[:12])
 
 
 def _build(
     path: str | Path,
     sources: list[Source],
-    digests: list[str],
     options: Options,
     staging: Path,
     progress: Callable[[int], None] | None,
 ) -> Dataset:
-    readers = [
-        READERS[source.format](source, encoding=options.encoding, delimiter=options.delimiter)
-        for source in sources
-    ]
+    """Write the parts and the quarantine into the staging folder; the dataset, still without its digest."""
+    named = {"encoding": options.encoding, "delimiter": options.delimiter}
+    readers = [READERS[source.format](source, **named) for source in sources]
     table, warnings = _table(readers, options)
-    writer = PartWriter(staging, table.columns)
-    keys = Keys(staging / "keys") if table.ids else None
-    counts: list[int] = []
-    outside = 0
+    writer, keys = PartWriter(staging, table.columns), Keys(staging / "keys")
     try:
         with QuarantineWriter(staging) as quarantine:
-            for reader in readers:
-                before = sum(counts)
-                count = 0
-                for block in reader.blocks(list(table.columns)):
-                    records = typed_records(block, reader.source.name, table)
-                    writer.add(records.table)
-                    quarantine.add(records.quarantine)
-                    if keys is not None:
-                        keys.add(records.table.column("_record_id"))
-                    outside += records.outside
-                    count += len(block.rows) + len(block.broken)
-                    if progress is not None:
-                        progress(before + count)
-                counts.append(count)
+            counts, outside = _write(readers, table, writer, quarantine, keys, progress)
             parts = writer.close()
-            doomed = keys.later_copies(staging, writer.names) if keys is not None else None
-            if doomed is not None and len(doomed):
+            doomed = keys.later_copies(staging, writer.names)
+            if len(doomed):
                 parts, entries = without(staging, table.columns, writer.names, doomed)
                 quarantine.add(entries)
     finally:
         writer.abandon()
-        if keys is not None:
-            keys.close()
+        keys.close()
     rows = sum(part.rows for part in parts)
-    _check_counts(path, counts, rows, quarantine, outside)
-    warnings += [
-        f"{source.name}: no rows" for source, count in zip(sources, counts, strict=True) if not count
-    ]
+    _check_counts(path, sum(counts), rows, quarantine, outside)
+    empty = [source.name for source, count in zip(sources, counts, strict=True) if not count]
     return Dataset(
         folder=staging,
         name="",
@@ -160,14 +137,39 @@ def _build(
         quarantined=quarantine.count,
         outside=outside,
         digest="",
-        warnings=tuple(warnings),
+        warnings=(*warnings, *(f"{name} has no rows" for name in empty)),
         parts=tuple(parts),
         rows_per_group=writer.rows_per_group,
         sources=tuple(
-            {"name": source.name, "sha256": digest, "records": count}
-            for source, digest, count in zip(sources, digests, counts, strict=True)
+            {"name": source.name, "records": count} for source, count in zip(sources, counts, strict=True)
         ),
     )
+
+
+def _write(
+    readers: list[schema.Reader],
+    table: Table,
+    writer: PartWriter,
+    quarantine: QuarantineWriter,
+    keys: Keys,
+    progress: Callable[[int], None] | None,
+) -> tuple[list[int], int]:
+    """Stream all records through; how many each file holds, and how many lie outside the interval."""
+    counts: list[int] = []
+    outside = 0
+    for reader in readers:
+        counts.append(0)
+        for block in reader.blocks(list(table.columns)):
+            records = typed_records(block, reader.source.name, table)
+            writer.add(records.table)
+            quarantine.add(records.quarantine)
+            if table.ids:
+                keys.add(records.table.column("_record_id"))
+            outside += records.outside
+            counts[-1] += len(block.rows) + len(block.broken)
+            if progress is not None:
+                progress(sum(counts))
+    return counts, outside
 
 
 def _table(readers: list[schema.Reader], options: Options) -> tuple[Table, list[str]]:
@@ -177,23 +179,15 @@ def _table(readers: list[schema.Reader], options: Options) -> tuple[Table, list[
     if options.columns is not None:
         names, warnings = schema.model_columns(readers, wanted, needed, options.on_schema)
     else:
+        schema.model_columns(readers, {}, needed, "warn")  # refuses what is not there, with the nearest name
         names, warnings = schema.same_columns(readers), []
-        for name in needed:
-            if name not in names:
-                schema.model_columns(readers, {}, needed, "warn")  # raises, with the nearest name
     names, left_out = schema.usable(readers, names, [*needed, *wanted])
     schema.check_types(readers, wanted)
     nulls = pa.array(options.nulls)
     unknown = [name for name in names if name not in wanted]
-    csv = [reader for reader in readers if isinstance(reader, CsvReader)]
-    parquet = [reader for reader in readers if isinstance(reader, ParquetReader)]
-    found = (
-        (schema.inferred(csv, unknown, options.ids, nulls) if csv else schema.declared(parquet, unknown))
-        if unknown
-        else {}
-    )
-    if options.time and found.get(options.time) == "string" and parquet:
-        found[options.time] = "timestamp"  # text in Parquet: each cell is parsed
+    found = schema.found_types(readers, unknown, options.ids, nulls)
+    if options.time and found.get(options.time) == "string" and readers[0].source.format == "parquet":
+        found[options.time] = "timestamp"  # text that was declared a time: each cell is parsed
     columns = {name: wanted.get(name) or found[name] for name in names}
     time = _time_column(columns, options, readers[0].source.path)
     return Table(columns, options.ids, time, options.start, options.until, nulls), warnings + left_out
@@ -203,126 +197,64 @@ def _time_column(columns: dict[str, str], options: Options, file: Path) -> str |
     times = [name for name, kind in columns.items() if kind == "timestamp"]
     if options.time is not None:
         if options.time not in times:
-            raise InputError(
-                f"is no time but {schema.SPOKEN[columns[options.time]]}",
-                file=file,
-                column=options.time,
-                fix="Write times as ISO 8601, such as 2013-02-12T08:00:00Z",
-            )
+            problem = f"is no time but {schema.SPOKEN[columns[options.time]]}"
+            fix = "Write times as ISO 8601, such as 2013-02-12T08:00:00Z"
+            raise InputError(problem, file=file, column=options.time, fix=fix)
         return options.time
     if len(times) == 1:
         return times[0]
     if options.start is not None or options.until is not None:
-        what = f"several time columns: {', '.join(times)}" if times else "no time column"
-        raise InputError(
-            f"an interval is asked for, and there are {what}", file=file, fix="Name one by --time"
-        )
+        what = f"several time columns ({', '.join(times)})" if times else "no time column"
+        fix = "Say which by --time" if times else "Leave out --from and --until"
+        raise InputError(f"an interval is asked for, and there are {what}", file=file, fix=fix)
     return None
 
 
-def _check_counts(
-    path: str | Path, counts: list[int], rows: int, quarantine: QuarantineWriter, outside: int
-) -> None:
-    read = sum(counts)
+def _check_options(options: Options) -> None:
+    if options.start is not None and options.until is not None and options.start >= options.until:
+        raise InputError("the interval is empty", fix="Give a later --until: it is not included itself")
+    if options.on_schema not in ("warn", "stop"):
+        raise InputError(f'on_schema is "{options.on_schema}"', fix="Say warn or stop")
+
+
+def _check_counts(path: str | Path, read: int, rows: int, quarantine: QuarantineWriter, outside: int) -> None:
     if read != rows + quarantine.count + outside:
         raise RuntimeError(f"{read} records read, but {rows} + {quarantine.count} + {outside} accounted for")
     if not read:
         raise InputError("there are no rows", file=path)
-    if not rows and outside == read:
-        raise InputError(
-            f"none of the {read} rows lies in the interval", file=path, fix="Give other --from and --until"
-        )
+    if not rows and outside:
+        problem = f"none of the {read} rows lies in the interval"
+        raise InputError(problem, file=path, fix="Give another --from and --until")
     if not rows:
         column, (_, reason) = max(quarantine.examples.items(), key=lambda item: item[1][0])
-        raise InputError(
-            f"no row is left: {quarantine.count} of {read} are in quarantine, most of them like this: {reason}",
-            file=path,
-            column=column,
-            fix="Mend the file, or declare missing values by --null-values",
-        )
-
-
-def _digest(options: Options, sources: list[Source], digests: list[str], name: str) -> str:
-    content = {
-        "format": FORMAT,
-        "name": name,
-        "options": {
-            **vars(options),
-            "columns": list(options.columns.items()) if options.columns is not None else None,
-        },
-        "sources": [
-            [source.name, source.format, digest] for source, digest in zip(sources, digests, strict=True)
-        ],
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-@contextmanager
-def _claimed(final: Path) -> Iterator[Path | None]:
-    """A hidden folder to build in, held by a lock that dies with the process; None when the final one is there.
-
-    A second process that wants the same dataset waits and then uses it; what a killed one left behind is cleared.
-    """
-    staging = final.parent / f".ingest-{final.name}"
-    try:
-        while not final.exists():
-            staging.mkdir(parents=True, exist_ok=True)
-            handle = os.open(staging, os.O_RDONLY)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
-                if not staging.exists() or os.stat(staging).st_ino != os.fstat(handle).st_ino:
-                    continue  # another process published or cleared it while this one waited
-                _clear(staging)
-                try:
-                    yield staging
-                    os.rename(staging, final)
-                    _sync(final.parent)
-                    return
-                except BaseException:
-                    shutil.rmtree(staging, ignore_errors=True)
-                    raise
-            finally:
-                os.close(handle)
-        yield None
-    except OSError as cause:
-        if cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise InputError(
-                "there is no space left", file=final.parent, fix="Free some, or choose another store"
-            ) from cause
-        raise InputError(
-            f"cannot be written: {cause.strerror or cause}",
-            file=final.parent,
-            fix="Choose another store folder",
-        ) from cause
-
-
-def _clear(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-
-
-def _finish(dataset: Dataset, staging: Path) -> None:
-    """Everything on disk, the description last."""
-    (staging / MANIFEST).write_text(manifest_text(dataset), encoding="utf-8")
-    for path in [*staging.iterdir(), staging]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        problem = f"no row is left: all {read} are in quarantine, most of them like this one: {reason}"
+        fix = "Mend the file, or declare missing values by --null-values"
+        raise InputError(problem, file=path, column=column, fix=fix)
 
 
 def _check_unchanged(sources: list[Source], before: list[os.stat_result]) -> None:
     for source, old in zip(sources, before, strict=True):
-        new = os.stat(source.path)
-        if (new.st_size, new.st_mtime_ns, new.st_ino) != (old.st_size, old.st_mtime_ns, old.st_ino):
+        new = source.path.stat() if source.path.exists() else None
+        if new is None or (new.st_size, new.st_mtime_ns, new.st_ino) != (
+            old.st_size,
+            old.st_mtime_ns,
+            old.st_ino,
+        ):
             raise InputError(
-                "was changed while it was read", file=source.path, fix="Run it again when it is complete"
+                "was changed while it was read", file=source.path, fix="Run again when it is complete"
             )
+
+
+def _digest(options: Options, sources: list[Source], digests: list[str], name: str) -> str:
+    """The sha256 of all that decides what the dataset holds: names and contents of the files, and options."""
+    columns = None if options.columns is None else list(options.columns.items())
+    content = {
+        "format": FORMAT,
+        "name": name,
+        "options": {**vars(options), "columns": columns},
+        "sources": [[source.name, source.format, sha] for source, sha in zip(sources, digests, strict=True)],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _ticks(moment: Moment, what: str) -> int | None:
@@ -330,18 +262,11 @@ def _ticks(moment: Moment, what: str) -> int | None:
     if moment is None:
         return None
     try:
-        found = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+        found = datetime.datetime.fromisoformat(moment) if isinstance(moment, str) else moment
     except ValueError as cause:
-        raise InputError(
-            f'{what}, "{moment}", is not an ISO 8601 time', fix="Write 2013-03-01, or 2013-03-01T00:00:00Z"
-        ) from cause
-    if not isinstance(found, datetime):
-        found = datetime.combine(found, time.min)
-    found = found if found.tzinfo else found.replace(tzinfo=timezone.utc)
-    return (found - EPOCH) // timedelta(microseconds=1)
-
-
-def _choice(on_schema: str) -> str:
-    if on_schema not in ("warn", "stop"):
-        raise InputError(f'on_schema is "{on_schema}"', fix="Say warn or stop")
-    return on_schema
+        fix = "Write 2013-03-01 or 2013-03-01T00:00:00Z"
+        raise InputError(f'the interval\'s {what}, "{moment}", is no ISO 8601 time', fix=fix) from cause
+    if not isinstance(found, datetime.datetime):
+        found = datetime.datetime.combine(found, datetime.time.min)
+    found = found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
+    return (found - EPOCH) // datetime.timedelta(microseconds=1)

@@ -1,4 +1,4 @@
-"""Writing a dataset: parts of bounded size in whole row groups, the quarantine, and the search for repeated keys."""
+"""Writing a dataset: parts of bounded size in whole row groups, the quarantine, the search for equal keys."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ QUARANTINE_SCHEMA = pa.schema(
 
 
 def rows_per_group(columns: int) -> int:
-    """Rows of a row group: a power of two from 1,024 to 65,536, fewer for a wide table, so that memory is bounded.
+    """Rows of a row group: a power of two from 1,024 to 65,536, fewer for a wide table, so that memory is
+    bounded.
 
     >>> rows_per_group(10), rows_per_group(1500)
     (65536, 1024)
@@ -87,7 +88,7 @@ class PartWriter:
             self._writer = pq.ParquetWriter(
                 self.folder / self.names[-1],
                 self.schema,
-                use_dictionary=self.repeated,  # for repeated text; full-precision numbers are smaller and faster plain
+                use_dictionary=self.repeated,  # full-precision numbers are smaller and faster plain
                 write_page_checksum=True,
             )
         self._writer.write_table(table.combine_chunks(), row_group_size=self.rows_per_group)
@@ -102,7 +103,7 @@ class PartWriter:
 
 
 class QuarantineWriter:
-    """Writes `quarantine.parquet`, one line for each quarantined record, in the order in which they are found."""
+    """Writes `quarantine.parquet`: one line for each quarantined record, in the order of discovery."""
 
     def __init__(self, folder: Path) -> None:
         self.count = 0
@@ -145,8 +146,9 @@ class QuarantineWriter:
 class Keys:
     """Finds repeated keys exactly, with 8 bytes of disk and no memory for each row.
 
-    A 64-bit hash of each key goes to a file. Afterwards the few hashes that occur twice are found bucket by bucket,
-    and only the rows that have one are compared by their keys, so that a collision of hashes never costs a record.
+    A 64-bit hash of each key goes to a file. Afterwards the few hashes that occur twice are found bucket by
+    bucket, and only the rows that have one are compared by their keys, so that a collision of hashes never
+    costs a record.
     """
 
     def __init__(self, path: Path) -> None:
@@ -184,7 +186,7 @@ class Keys:
 def without(
     folder: Path, columns: dict[str, str], names: list[str], doomed: np.ndarray
 ) -> tuple[list[Part], list[Entry]]:
-    """Write the parts again without the rows at these ordinals; the new parts, and the quarantine of those rows."""
+    """Write the parts again without the rows at these ordinals: the new parts, and lines of quarantine."""
     for name in names:
         (folder / name).rename(folder / f"first-{name}")
     first_names = [f"first-{name}" for name in names]

@@ -1,4 +1,5 @@
-"""From a block of raw columns to typed records: which are kept, which lie outside, which go to quarantine and why."""
+"""From a block of raw columns to typed records: which are kept, which lie outside, which go to quarantine and
+why."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Records:
-    """One block, typed: the records that are kept, the quarantine in the order of the rows, the number outside."""
+    """One block, typed: the records that are kept, the quarantine in the order of the rows, the number
+    outside."""
 
     table: pa.Table
     quarantine: list[Entry]
@@ -36,8 +38,8 @@ class Records:
 
 
 def typed_records(block: Block, source: str, table: Table) -> Records:
-    """Type a block. A record outside the interval counts as outside, whatever else is wrong with it; a broken cell
-    or a missing key puts its record into quarantine, once, for its first broken column."""
+    """Type a block. A record outside the interval counts as outside, whatever else is wrong with it; a broken
+    cell or a missing key puts its record into quarantine, once, for its first broken column."""
     cells = {
         name: _column(block.table.column(name), name, kind, table) for name, kind in table.columns.items()
     }
@@ -63,13 +65,14 @@ def typed_records(block: Block, source: str, table: Table) -> Records:
 def record_ids(
     values: dict[str, pa.Array], ids: tuple[str, ...], names: pa.Array, rows: pa.Array
 ) -> pa.Array:
-    """The key of each record: the values of the key columns joined by `|`, or `file#row` where there are none.
+    """The key of each record: the values of the key columns joined by `|`, or `file#row` where there are
+        none.
+     Times are ISO 8601 in UTC; `|` and `\\` inside a value are escaped by `\\`, so that different keys never
+    meet.
 
-    Times are ISO 8601 in UTC; `|` and `\\` inside a value are escaped by `\\`, so that different keys never meet.
-
-    >>> values = {"a": pa.array(["x|y", "z"]), "b": pa.array([1, 2])}
-    >>> record_ids(values, ("a", "b"), pa.array([]), pa.array([])).to_pylist()
-    ['x\\\\|y|1', 'z|2']
+        >>> values = {"a": pa.array(["x|y", "z"]), "b": pa.array([1, 2])}
+        >>> record_ids(values, ("a", "b"), pa.array([]), pa.array([])).to_pylist()
+        ['x\\\\|y|1', 'z|2']
     """
     if not ids:
         return pc.binary_join_element_wise(names, rows.cast(pa.string()), "#")

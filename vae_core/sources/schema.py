@@ -1,4 +1,5 @@
-"""One table from many files: the columns they share, with types that all of them (and the model) can agree on."""
+"""One table from many files: the columns they share, with types that all of them (and the model) can agree
+on."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from vae_core.sources.csv_reader import CsvReader
 from vae_core.sources.dataset import TYPES, nearest
 from vae_core.sources.inference import Evidence
 from vae_core.sources.parquet_reader import PANDAS_INDEX, ParquetReader
+from vae_core.sources.records import EMPTY_ONLY
 
 Reader = CsvReader | ParquetReader
 SPOKEN = {
@@ -24,7 +26,8 @@ SPOKEN = {
 
 
 def same_columns(readers: Sequence[Reader]) -> list[str]:
-    """The columns of the first file, if all files have them (in any order). Raises InputError naming both files."""
+    """The columns of the first file, if all files have them (in any order). Raises InputError naming both
+    files."""
     first = readers[0]
     for other in readers[1:]:
         missing = [name for name in first.names if name not in other.types]
@@ -44,7 +47,8 @@ def same_columns(readers: Sequence[Reader]) -> list[str]:
 def model_columns(
     readers: Sequence[Reader], wanted: Mapping[str, str], also: Sequence[str], on_schema: str
 ) -> tuple[list[str], list[str]]:
-    """The columns that a model asks for, then the others needed (`also`); and a warning for each new column."""
+    """The columns that a model asks for, then the others needed (`also`); and a warning for each new
+    column."""
     names = list(dict.fromkeys([*wanted, *also]))
     warnings: dict[str, None] = {}
     for reader in readers:
@@ -96,26 +100,29 @@ def check_types(readers: Sequence[Reader], wanted: Mapping[str, str]) -> None:
     """Raises InputError where a column as a whole has another type than the model's."""
     for name, target in wanted.items():
         if target not in TYPES:
-            raise InputError(
-                f'"{target}" is no type of a column', column=name, fix=f"Take one of {', '.join(TYPES)}"
-            )
+            fix = f"Take one of {', '.join(TYPES)}"
+            raise InputError(f'"{target}" is no type of a column', column=name, fix=fix)
         for reader in readers:
             kind = reader.types[name]
             if not convertible(kind, target):
-                raise InputError(
-                    f"holds {SPOKEN.get(natural(kind) or '', str(kind))} ({kind}) where {SPOKEN[target]} ({target}) are asked for",
-                    file=reader.source.path,
-                    column=name,
-                    fix="Convert the column, or train a model on the new type",
-                )
+                found = SPOKEN.get(natural(kind) or "", str(kind))
+                problem = f"holds {found} ({kind}) where {SPOKEN[target]} ({target}) are asked for"
+                fix = "Convert the column, or train a model on the new type"
+                raise InputError(problem, file=reader.source.path, column=name, fix=fix)
 
 
-def declared(readers: Sequence[ParquetReader], names: Sequence[str]) -> dict[str, str]:
-    """The types that Parquet files declare; whole numbers in some files and real ones in others are real."""
-    return {name: _agreed(readers, name) for name in names}
+def found_types(
+    readers: Sequence[Reader], names: Sequence[str], ids: Sequence[str], nulls: pa.Array
+) -> dict[str, str]:
+    """The types of columns that nobody prescribes: as Parquet declares, or as all cells of CSV say."""
+    if not names:
+        return {}
+    csv = [reader for reader in readers if isinstance(reader, CsvReader)]
+    return _inferred(csv, names, ids, nulls) if csv else {name: _agreed(readers, name) for name in names}
 
 
-def _agreed(readers: Sequence[ParquetReader], name: str) -> str:
+def _agreed(readers: Sequence[Reader], name: str) -> str:
+    """One type for all files: whole numbers here and real ones there are real; no values at all fit any."""
     agreed, witness = "null", readers[0]
     for reader in readers:
         kind = natural(reader.types[name]) or "null"
@@ -132,13 +139,12 @@ def _agreed(readers: Sequence[ParquetReader], name: str) -> str:
     return "string" if agreed == "null" else agreed
 
 
-def inferred(
+def _inferred(
     readers: Sequence[CsvReader], names: Sequence[str], ids: Sequence[str], nulls: pa.Array
 ) -> dict[str, str]:
-    """The types that all cells of these CSV columns speak for."""
     evidence = {name: Evidence(is_id=name in ids) for name in names}
     for reader in readers:
         for block in reader.blocks(list(names)):
             for name, column in zip(names, block.table.columns, strict=True):
-                evidence[name].see(column, pa.array([""]) if name in ids else nulls)
+                evidence[name].see(column, EMPTY_ONLY if name in ids else nulls)
     return {name: evidence[name].kind() for name in names}
