@@ -159,9 +159,9 @@ def train(
     from flows import steps
 
     settings = {
-        "preset": preset, "steps": steps_, "batch_size": batch_size, "learning_rate": learning_rate, "latent": latent,
-        "likelihood": likelihood, "draws": draws, "members": members, "columns_weight": columns_weight,
-        "positivity": positivity, "device": device, "random_state": seed,
+        "preset": preset, "steps": steps_, "batch_size": batch_size, "learning_rate": learning_rate,
+        "latent": latent, "likelihood": likelihood, "draws": draws, "members": members,
+        "columns_weight": columns_weight, "positivity": positivity, "device": device, "random_state": seed,
     }  # fmt: skip
     options: dict[str, Any] = {
         "name": name, "dataset": dataset, "ids": id, "start": from_, "until": until, "time": time,

@@ -86,8 +86,7 @@ def _arrow(series: pd.Series, kind: str) -> pa.Array:
         array = _texts(series)
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
-    known = cells.natural(array.type) in (None, "null") or cells.convertible(array.type, kind)
-    return array if known else _texts(series)
+    return array if cells.convertible(array.type, kind) else _texts(series)
 
 
 def _texts(series: pd.Series) -> pa.Array:

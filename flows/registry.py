@@ -18,7 +18,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class ModelVersion:
     folder: Path
     sha256: str
     aliases: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def home() -> Path:
@@ -139,7 +140,9 @@ def resolve(uri: str) -> ModelVersion:
                 f"{one_line(uri)} is not what was registered: its hash is {digest[:12]}, not {sha256[:12]}",
                 fix="Restore the registry's artifacts, or train and register the model again",
             )
-        return ModelVersion(found.name, str(found.version), folder, digest, tuple(sorted(found.aliases)))
+        return ModelVersion(
+            found.name, str(found.version), folder, digest, tuple(sorted(found.aliases)), dict(found.tags)
+        )
 
 
 def find(name: str, tag: str, value: str) -> ModelVersion | None:

@@ -17,10 +17,11 @@ from typing import Any, Literal
 
 from flows import registry
 from flows.registry import ModelVersion, home
-from vae_core.errors import InputError, one_line
+from vae_core.errors import InputError, Refused, one_line
 
 TRAINING_KEY = "elborank.training"
 EXAMPLE_ROWS = 5
+SHOWN = 10  # records of the ranking that a scoring command shows
 OnSchema = Literal["warn", "stop"]
 
 
@@ -262,3 +263,174 @@ def _open_dataset(
             found = data.columns.get(name, "not there")
             raise InputError(f"is {found}, not {kind}", file=path, column=name, fix="Give the raw files")
     return data
+
+
+def score(path: str, *, model: str, progress: Any = None, **options: Any) -> dict[str, Any]:
+    """Resolve the model once, read the data as it expects them, rank: what was published, and its top."""
+    decision = check_decision(**{k: options.pop(k, None) for k in ("fdr", "alpha", "top_k")})
+    ranking = {k: options.pop(k) for k in ("output", "as_of", "replace", "workers", "members")}
+    version = registry.resolve(model)
+    data = ingest(path, **as_the_model_reads(version), **options)
+    return rank(version, data, **ranking, decision=decision, progress=progress)
+
+
+def as_the_model_reads(version: ModelVersion) -> dict[str, Any]:
+    """The options of ingest that the model decides: the columns' types, the key and the time column."""
+    from vae_core import storage
+
+    encoding = storage.load(version.folder).encoding
+    return {"types": encoding.columns, "ids": encoding.ids, "time": encoding.time}
+
+
+def generate(model: str, *, n: int, output: str, **options: Any) -> dict[str, Any]:
+    """New records from a model, in a file, with their distances to the training data."""
+    return write_sample(registry.resolve(model), n, output, **options)
+
+
+def write_sample(
+    version: ModelVersion,
+    n: int,
+    output: str,
+    *,
+    mean: bool = False,
+    missing: bool = False,
+    seed: int = 0,
+    data: str | None = None,
+    replace: bool = False,
+) -> dict[str, Any]:
+    """Draw n records, write them to `output` (.parquet or .csv) whole or not at all, and compare them."""
+    from flows import comparison
+    from vae_core import storage
+
+    target = Path(output)
+    if target.suffix.lower() not in (".parquet", ".csv"):
+        raise InputError(
+            "is neither Parquet nor CSV by its name", file=output, fix="End it in .parquet or .csv"
+        )
+    if target.exists() and not replace:
+        raise Refused(f"{one_line(output)} exists already. Add --replace to overwrite it.")
+    model = storage.load(version.folder)
+    table = model.sample(n, random_state=seed, mean=mean, missing=missing)
+    _write_whole(table, target)
+    known = training_data(version, data)
+    return {
+        "model": version.name,
+        "model_version": version.version,
+        "n": n,
+        "output": output,
+        "compared_with": str(known.folder) if known is not None else None,
+        "distances": comparison.compare(model, known, table, seed=seed) if known is not None else [],
+    }
+
+
+def training_data(version: ModelVersion, path: str | None) -> Any:
+    """The dataset to compare with: the one named, or the one of training if it still lies where it was."""
+    from vae_core import sources
+
+    if path is not None:
+        return ingest(path, **as_the_model_reads(version))
+    folder = version.tags.get("dataset_folder", "")
+    if not folder or not sources.is_dataset(folder):
+        return None
+    data = sources.open_dataset(folder)
+    return data if data.digest == version.tags.get("dataset_digest") else None
+
+
+def _write_whole(table: Any, target: Path) -> None:
+    """The table under its name when it is complete; a full disk leaves nothing behind."""
+    import pyarrow.csv as csv
+    import pyarrow.parquet as pq
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".elborank-") as folder:
+        temporary = Path(folder) / target.name
+        if target.suffix.lower() == ".csv":
+            csv.write_csv(table, temporary)
+        else:
+            pq.write_table(table, temporary, write_page_checksum=True)
+        temporary.replace(target)
+
+
+def check_decision(*, fdr: float | None, alpha: float | None, top_k: int | None) -> Any:
+    """How records are flagged: by one of the three; by a false discovery rate of .05 where none is given."""
+    from vae_core.report import Decision
+
+    return Decision(fdr=fdr, alpha=alpha, top_k=top_k)
+
+
+def rank(
+    version: ModelVersion,
+    data: Any,
+    *,
+    output: str,
+    decision: Any,
+    as_of: str | None = None,
+    replace: bool = False,
+    workers: int = 1,
+    members: str | None = None,
+    progress: Any = None,
+) -> dict[str, Any]:
+    """Score every unit, rank, explain, publish; or find that this very report is there already."""
+    from vae_core import engines, job, sources
+    from vae_core import report as reports
+
+    done, total = 0, len(sources.plan(data))
+
+    def count(_result: Any) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    what = job.Job(
+        dataset=Path(data.folder),
+        model=version.folder,
+        output=Path(output),
+        model_name=version.name,
+        model_version=version.version,
+        model_digest=version.sha256,
+        as_of=instant(as_of, "--as-of"),
+        decision=decision,
+        **({"members": tuple(members.split(","))} if members else {}),
+    )
+    try:
+        outcome = job.run(what, workers=workers, replace=replace, on_done=count)
+    except engines.WorkerDied as died:
+        raise InputError(str(died)) from died
+    return {
+        **_summary(outcome.folder, outcome.manifest),
+        "published": outcome.fresh,
+        "warnings": list(data.warnings),
+        "top": reports.top(outcome.folder, SHOWN),
+    }
+
+
+def report(path: str, *, top: int) -> dict[str, Any]:
+    """The first rows of a report and its counts."""
+    from vae_core import report as reports
+
+    found = reports.read_report(path)
+    return {**_summary(found.folder, found.manifest), "records": reports.top(found.folder, top)}
+
+
+def explain(path: str, record_id: str) -> dict[str, Any]:
+    """One record of a report, with its reasons; where several share the key, the highest-ranked."""
+    from vae_core import report as reports
+
+    found = reports.read_report(path)
+    rows = reports.find(found.folder, record_id)
+    return {**_summary(found.folder, found.manifest), "same_key": len(rows), **rows[0]}
+
+
+def _summary(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    counts = manifest["counts"]
+    return {
+        "folder": str(folder),
+        "dataset": manifest["dataset"]["name"],
+        "as_of": manifest["as_of"],
+        "model": manifest["model"]["name"],
+        "model_version": manifest["model"]["version"],
+        "ranked": counts["ranked"],
+        "flagged": counts["flagged"],
+        "quarantined": counts["quarantined"],
+    }

@@ -1,0 +1,119 @@
+"""How close generated records come to the data: a distance for each column, beside probabilistic PCA's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vae_core import sources
+from vae_core.columns import MODELLED, numbers, texts
+from vae_core.encoding import TableEncoding
+from vae_core.ppca import ProbabilisticPCA
+from vae_core.scoring import FittedModel
+
+__all__ = ["column_distance", "compare", "linear_sample"]
+
+MOST_ROWS = 50_000  # of the data; evenly spaced rows
+
+
+def compare(
+    model: FittedModel, data: sources.Dataset, generated: pa.Table, *, seed: int
+) -> list[dict[str, Any]]:
+    """For each generated column its distance to the data, and that of as many records drawn from pPCA."""
+    table = some_rows(data, list(model.encoding.columns))
+    linear = linear_sample(
+        model.encoding, table, generated.num_rows, seed=seed, latent=model.vae.architecture.latent
+    )
+    kinds = model.encoding.kinds
+    rows = []
+    for name in generated.column_names:
+        measure, distance = column_distance(table.column(name), generated.column(name), kinds[name])
+        other = linear.column(name) if name in linear.column_names else None
+        rows.append(
+            {
+                "column": name,
+                "measure": measure,
+                "vae": distance,
+                "ppca": column_distance(table.column(name), other, kinds[name])[1]
+                if other is not None
+                else None,
+            }
+        )
+    return rows
+
+
+def column_distance(real: pa.ChunkedArray, made: pa.ChunkedArray, kind: str) -> tuple[str, float]:
+    """Numbers and times: Kolmogorov-Smirnov, the largest gap between the distribution functions; else total
+    variation, half the sum of differences of the shares. Both lie between 0 (the same) and 1 (apart); missing
+    cells are left out.
+
+    >>> column_distance(pa.chunked_array([["a", "a", "b", "c"]]), pa.chunked_array([["a", "b"]]), "category")
+    ('total variation', 0.25)
+    >>> column_distance(pa.chunked_array([[1.0, 2.0]]), pa.chunked_array([[5.0]]), "real")
+    ('Kolmogorov-Smirnov', 1.0)
+    """
+    if kind in ("real", "whole", "timestamp") or (kind == "constant" and not pa.types.is_string(real.type)):
+        a, b = (np.sort(x[~np.isnan(x)]) for x in (numbers(real), numbers(made)))
+        if not (len(a) and len(b)):
+            return "Kolmogorov-Smirnov", float(len(a) != len(b))
+        at = np.concatenate([a, b])
+        gaps = np.searchsorted(a, at, side="right") / len(a) - np.searchsorted(b, at, side="right") / len(b)
+        return "Kolmogorov-Smirnov", float(np.abs(gaps).max())
+    shares: list[dict[str, float]] = []
+    for column in (real, made):
+        counted = pc.value_counts(texts(column).drop_null()).to_pylist()
+        total = max(1, sum(entry["counts"] for entry in counted))
+        shares.append({entry["values"]: entry["counts"] / total for entry in counted})
+    gap = sum(abs(shares[0].get(value, 0) - shares[1].get(value, 0)) for value in shares[0] | shares[1])
+    return "total variation", 0.5 * gap
+
+
+def some_rows(data: sources.Dataset, columns: list[str]) -> pa.Table:
+    """At most MOST_ROWS evenly spaced rows, without the leading columns."""
+    step = max(1, -(-data.rows // MOST_ROWS))
+    taken, first = [], 0
+    for batch in sources.batches(data, columns=columns):
+        places = np.arange(-first % step, batch.num_rows, step)
+        taken.append(batch.select(columns).take(pa.array(places)))
+        first += batch.num_rows
+    return pa.Table.from_batches(taken)
+
+
+def linear_sample(encoding: TableEncoding, table: pa.Table, n: int, *, seed: int, latent: int) -> pa.Table:
+    """n records from probabilistic PCA fitted to the same columns, in the user's units, types and categories.
+
+    Categories enter one-hot and leave as the largest of their values; booleans by the nearer of 0 and 1.
+    """
+    encoded = encoding.encode(table)
+    values = np.where(encoded.mask, encoded.values, np.nan)
+    wide, back = _one_hot(encoding, values)
+    drawn = ProbabilisticPCA(min(latent, max(1, wide.shape[1] - 1))).fit(wide).sample(n, random_state=seed)
+    made = np.stack(
+        [drawn[:, at].argmax(1) if at.stop - at.start > 1 else drawn[:, at.start] for at in back], 1
+    )
+    lecture = {j for j, f in enumerate(encoding.features) if f.category >= 0}
+    if lecture:  # one-hot already: the inverse takes the largest itself
+        made = drawn
+    return encoding.inverse_transform(made).select(
+        [c.name for c in encoding.described if c.kind in MODELLED or c.kind == "constant"]
+    )
+
+
+def _one_hot(encoding: TableEncoding, values: np.ndarray) -> tuple[np.ndarray, list[slice]]:
+    """Class numbers spread over columns of their own; and where each feature's columns are."""
+    blocks, places, start = [], [], 0
+    for j, feature in enumerate(encoding.features):
+        column = values[:, j]
+        if feature.likelihood == "categorical":
+            block = np.where(
+                np.isnan(column)[:, None], np.nan, column[:, None] == np.arange(int(feature.scale))
+            )
+        else:
+            block = column[:, None]
+        blocks.append(block)
+        places.append(slice(start, start + block.shape[1]))
+        start += block.shape[1]
+    return np.concatenate(blocks, axis=1), places
