@@ -1,26 +1,28 @@
 """A cheap deterministic model for tests of units, ranking and publishing, and a job with it as a process.
 
+Nothing here imports torch, so that its processes start quickly.
+
 It scores x^2 / 2, rounded on request (so that records tie), with a closed-form p-value, and tells one reason.
 `python -m tests.stand_in DATASET OUTPUT [SETTING=VALUE ...]` scores a dataset and prints the report's folder.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from scipy.special import erfc
 
 from vae_core import job, sources
 from vae_core.report import Decision
-from vae_core.scoring import Scores
 from vae_core.work import REASONS
 
 
@@ -31,14 +33,14 @@ class StandIn:
     digits: int = 12
     pause: float = 0.0  # seconds a unit takes
 
-    def score(self, table: pa.Table, *, draws: int | None = None) -> Scores:
+    def score(self, table: pa.Table, *, draws: int | None = None) -> SimpleNamespace:
         time.sleep(self.pause)
         x = table["x"].to_numpy()
         missing = np.isnan(x)
         surprise = np.round(np.where(missing, 0.0, x) ** 2 / 2, self.digits)
         zeros = np.zeros(len(x))
-        p = np.where(missing, np.nan, erfc(np.sqrt(surprise)))
-        return Scores(
+        p = np.where(missing, np.nan, [math.erfc(math.sqrt(s)) for s in surprise])
+        return SimpleNamespace(
             anomaly_score=surprise,
             bound=-surprise,
             elbo=0.25 - surprise - (x_kl := np.where(missing, 0.0, 0.5)),
@@ -88,9 +90,7 @@ def make_dataset(folder: Path, *, rows: int = 3000, files: int = 3, random_state
     raw.mkdir(parents=True)
     table = make_table(rows, random_state=random_state)
     for number, part in enumerate(np.array_split(np.arange(rows), files)):
-        pq.write_table(
-            pa.Table.from_pandas(table.iloc[part], preserve_index=False), raw / f"part-{number}.parquet"
-        )
+        table.iloc[part].to_parquet(raw / f"part-{number}.parquet", index=False)
     return sources.ingest(raw, folder / "store", name="numbers", ids=["key"]).folder
 
 

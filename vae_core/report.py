@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from vae_core import publishing
 from vae_core.errors import InputError
 from vae_core.ranking import Stream, merge, numbers, sort_key, write_q_values
-from vae_core.work import REASONS, SCORED, Cut
+from vae_core.work import NO_P_VALUE, REASONS, SCORED, Cut
 
 __all__ = [
     "QUARANTINE", "REPORT", "SCHEMA", "SCHEMA_VERSION", "Decision", "Marks", "Ranking", "Report", "describe",
@@ -157,12 +157,12 @@ def rank(files: Sequence[Path], folder: Path, decision: Decision, *, explained: 
                 last = sort_key(table, min(wanted - rows, table.num_rows) - 1)
             rows += table.num_rows
     write_q_values(p_path, q_path)
-    flagged, with_p_value, limit = 0, 0, -np.inf
+    flagged, with_p_value, limit = 0, 0, NO_P_VALUE
     for first, p, q in _values(p_path, q_path):
         flags = decision.flags(np.arange(first, first + len(p)), p, q)
         flagged, with_p_value = flagged + int(flags.sum()), with_p_value + int((~np.isnan(p)).sum())
         if decision.top_k is None:
-            limit = max(limit, p[flags].max(initial=-np.inf))
+            limit = max(limit, p[flags].max(initial=NO_P_VALUE))
     cut = Cut(last, float(limit))
     return Ranking(records, p_path, q_path, decision, rows, explained, flagged, with_p_value, cut)
 

@@ -86,6 +86,9 @@ class UnitResult:
     taken_up: bool = False  # found finished, from an earlier run
 
 
+NO_P_VALUE = -1.0  # a limit that no p-value is under
+
+
 @dataclass(frozen=True)
 class Cut:
     """Which records get reasons: those ranked up to `last`, and those with a p-value up to `p_value`."""
