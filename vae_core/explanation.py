@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from vae_core.columns import FIXED, MODELLED, Column, numbers, texts
-from vae_core.scoring import Contributions, FittedModel
+from vae_core.imputation import expected_given_others
+from vae_core.scoring import FittedModel
 
 __all__ = ["COMBINATION", "REASON", "explain"]
 
@@ -30,6 +31,7 @@ REASON = pa.struct(
     ]
 )
 SENTENCE_REASONS = 3
+EXPECTED_FOR = 3  # the first reasons; each one's expected value needs imputation of its own
 NORMAL_90 = 1.2815515655446004  # the standard normal's 90 % point: low to high holds 80 %
 
 
@@ -37,24 +39,27 @@ def explain(model: FittedModel, table: pa.Table, *, top: int = 5) -> pa.Table:
     """Reasons for each record of a table: columns why, reasons (at most `top`, largest surprise first), rest_nats.
 
     The nats of the reasons + rest_nats = the record's bound. `expected` is the decoder's mean (for a category the
-    most probable one), `low` to `high` the central 80 % of P(x|z), in the user's units; `nats` is the
+    most probable one) with the cell itself hidden, `low` to `high` the central 80 % of P(x|z), in the user's units; `nats` is the
     contribution to the bound, `typical` its median on held-out records.
     """
-    parts = model.contributions(table)
+    encoded = model.encoding.encode(table)
+    parts = model.evaluate(encoded)
     typical = model.calibration.typical
     usual = np.array([typical.get(name, 0.0) for name in model.encoding.columns] + [typical.get("kl", 0.0)])
     nats = np.c_[parts.nats, parts.kl_nats]
     deficit = usual - nats
     order = np.argsort(-deficit, axis=1, kind="stable")[:, :top]
-    cells = [_Cells(model, table, parts, index) for index in range(len(model.encoding.described))]
+    cells = [_Cells(model, table, index) for index in range(len(model.encoding.described))]
+    moments = [expected_given_others(model, encoded, column) for column in order.T[:EXPECTED_FOR]]
     reasons, why, rest = [], [], []
     for row, chosen in enumerate(order):
         chosen = [j for k, j in enumerate(chosen) if k == 0 or deficit[row, j] > 0]
-        entries = [
-            (cells[j].describe(row) if j < len(cells) else dict.fromkeys(REASON.names) | {"feature": COMBINATION})
-            | {"nats": float(nats[row, j]), "typical": float(usual[j])}
-            for j in chosen
-        ]
+        entries = []
+        for place, j in enumerate(chosen):
+            mean, variance = moments[place] if place < len(moments) else (None, None)
+            own = cells[j].describe(row, mean, variance) if j < len(cells) else {"feature": COMBINATION}
+            nats_here = {"nats": float(nats[row, j]), "typical": float(usual[j])}
+            entries.append(dict.fromkeys(REASON.names) | own | nats_here)
         reasons.append(entries)
         why.append(sentence(entries))
         rest.append(float(parts.scores.bound[row] - sum(entry["nats"] for entry in entries)))
@@ -88,30 +93,30 @@ def _clause(entry: dict, deficit: float) -> str:
 class _Cells:
     """One column of the explained table: its values, and what the model expected, in the user's units."""
 
-    def __init__(self, model: FittedModel, table: pa.Table, parts: Contributions, index: int) -> None:
+    def __init__(self, model: FittedModel, table: pa.Table, index: int) -> None:
         encoding = model.encoding
         self.column: Column = encoding.described[index]
         self.features = [j for j, f in enumerate(encoding.features) if f.column == index]
-        self.mean, self.variance = parts.mean[:, self.features], parts.variance[:, self.features]
         self.unit_interval = encoding.preset == "lecture" or encoding.likelihood is not None
         array = table.column(self.column.name)
         textual = self.column.kind == "category" or self.column.type == "string"
         self.texts = texts(array).to_pylist() if textual else None
         self.numbers = np.full(len(array), np.nan) if self.column.type == "string" else numbers(array)
 
-    def describe(self, row: int) -> dict:
-        """Feature, value, expected value and range of one cell."""
+    def describe(self, row: int, mean: np.ndarray | None, variance: np.ndarray | None) -> dict:
+        """Feature, value, expected value and range of one cell, from the decoder's moments (n, features)."""
         column = self.column
         number = float(self.numbers[row])
         value = self.texts[row] if self.texts is not None else None if math.isnan(number) else self._number(number)
-        entry = dict.fromkeys(REASON.names) | {"feature": column.name, "value": "missing" if value is None else value}
+        entry: dict = {"feature": column.name, "value": "missing" if value is None else value}
         entry["value_number"] = None if math.isnan(number) else number
         if column.kind in FIXED:
             entry["expected"] = self._fixed()
-        elif column.kind == "category":
-            entry["expected"] = self._expected_category(row)
-        elif column.kind in MODELLED:
-            self._expected_number(entry, row)
+        elif column.kind == "category" and mean is not None:
+            entry["expected"] = self._expected_category(mean[row, self.features])
+        elif column.kind in MODELLED and mean is not None and variance is not None:
+            j = self.features[0]
+            self._expected_number(entry, float(mean[row, j]), math.sqrt(max(0.0, variance[row, j])))
         return entry
 
     def _fixed(self) -> str:
@@ -119,13 +124,13 @@ class _Cells:
             return "missing"
         return str(self.column.constant) if self.column.type == "string" else self._number(self.column.minimum)
 
-    def _expected_category(self, row: int) -> str:
-        one_hot = self.mean.shape[1] > 1 or self.unit_interval
-        code = int(self.mean[row].argmax()) + 1 if one_hot else int(self.mean[row, 0])
+    def _expected_category(self, mean: np.ndarray) -> str:
+        one_hot = len(mean) > 1 or self.unit_interval
+        code = int(mean.argmax()) + 1 if one_hot else int(mean[0])
         return ["other", *self.column.categories][code]
 
-    def _expected_number(self, entry: dict, row: int) -> None:
-        column, mean, deviation = self.column, self.mean[row, 0], math.sqrt(max(0.0, self.variance[row, 0]))
+    def _expected_number(self, entry: dict, mean: float, deviation: float) -> None:
+        column = self.column
         if column.kind == "boolean":
             entry["expected"] = self._number(float(mean >= 0.5))
             return

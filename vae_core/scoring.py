@@ -102,16 +102,9 @@ class FittedModel:
             scores.p_value[np.isin(names, self.trained_on)] = np.nan
         return scores
 
-    def evaluate(self, encoded: Encoded) -> Contributions:
-        """Bounds and contributions of encoded records, without the decoder's moments."""
-        return self._evaluate(encoded, moments=False)
-
-    def contributions(self, table: pa.Table | pa.RecordBatch) -> Contributions:
-        """Bounds, each column's share of them, and what the decoder expected."""
-        return self._evaluate(self.encoding.encode(table), moments=True)
-
     @torch.no_grad()
-    def _evaluate(self, encoded: Encoded, *, moments: bool) -> Contributions:
+    def evaluate(self, encoded: Encoded, *, moments: bool = False) -> Contributions:
+        """Bounds and contributions of encoded records; with `moments` also what the decoder expected."""
         n, m = encoded.values.shape
         encoded, refused = self._refuse(encoded)
         terms, kl = np.zeros((n, m)), np.zeros(n)
