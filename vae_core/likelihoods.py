@@ -110,8 +110,10 @@ def class_log_probabilities(parameters: Tensor, scale: Tensor) -> Tensor:
 
 def categorical_log_prob(x: Tensor, parameters: Tensor, scale: Tensor) -> Tensor:
     """log of the probability of class x (0 is 'other': every category not seen in training)."""
+    if bool((x >= scale).any()):
+        raise ValueError("categorical likelihood: a class number lies outside its column's classes")
     log_p = class_log_probabilities(parameters, scale)
-    index = x.long().unsqueeze(-1).expand(log_p.shape[:-1] + (1,))
+    index = x.long().unsqueeze(-1).expand((*log_p.shape[:-1], 1))
     return log_p.gather(-1, index).squeeze(-1)
 
 
@@ -190,15 +192,16 @@ class Likelihood:
     ) -> Tensor:
         """Terms log P(x_j | z) in nats, unsummed: x (..., m), parameters (..., m, k) -> (..., m).
 
-        Where `mask` is False the cell is missing: its term is left out (0). Raises ValueError for an observed
-        value outside the support: such a value has no log-likelihood to rank by.
+        Where `mask` is False the cell is missing: its term is left out (0) and what stands there changes
+        nothing, gradients included. Raises ValueError for an observed value outside the support: such a value
+        has no log-likelihood to rank by.
         """
         scale = torch.ones(x.shape[-1], dtype=x.dtype, device=x.device) if scale is None else scale
         low, high = self.support
+        if mask is not None:
+            x = torch.where(mask, x, torch.zeros_like(x))  # 0 lies in every support
         if low > -math.inf or high < math.inf:
             outside = (x < low) | (x > high)
-            if mask is not None:
-                outside = outside & mask
             if bool(outside.any()):
                 raise ValueError(f"{self.name} likelihood: {int(outside.sum())} values lie outside [{low:g}, {high:g}]")
         terms = self.log_prob_unmasked(x, parameters, scale)
