@@ -94,6 +94,7 @@ class VAE(nn.Module):
 
         In order: the features that are not categorical, each category one-hot, the indicators.
         """
+        values = torch.where(mask, values, torch.zeros_like(values))
         classes = {j: int(self.architecture.scales[j]) for j in self.categorical}
         parts = [values[:, self.numeric]] + [F.one_hot(values[:, j].long(), k) for j, k in classes.items()]
         seen = [mask[:, self.numeric]] + [mask[:, j : j + 1].expand(-1, k) for j, k in classes.items()]
