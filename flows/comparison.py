@@ -97,7 +97,7 @@ def linear_sample(encoding: TableEncoding, table: pa.Table, n: int, *, seed: int
     lecture = {j for j, f in enumerate(encoding.features) if f.category >= 0}
     if lecture:  # one-hot already: the inverse takes the largest itself
         made = drawn
-    return encoding.inverse_transform(made).select(
+    return encoding.decode(made).select(
         [c.name for c in encoding.described if c.kind in MODELLED or c.kind == "constant"]
     )
 

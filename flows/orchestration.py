@@ -8,17 +8,10 @@ from __future__ import annotations
 
 import html
 import logging
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-# Before Prefect is imported: its first migration takes longer than the 20 s it allows itself, and no
-# telemetry.
-os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("DO_NOT_TRACK", "1")
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
@@ -99,7 +92,7 @@ def publish_report(result: Mapping[str, Any]) -> None:
     create_table_artifact(key=key, table=rows, description="The least likely records")
     create_link_artifact(
         key=artifact_key("report", result["dataset"]),
-        link=Path(result["folder"]).as_uri(),
+        link=Path(result["folder"]).absolute().as_uri(),
         link_text="The report's folder",
     )
     create_markdown_artifact(

@@ -215,11 +215,6 @@ def check_name(name: str) -> str:
 @contextmanager
 def _mlflow() -> Iterator[Any]:
     """MLflow, imported late (2 CPU-seconds), set to our store; its errors as one line."""
-    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault(
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3"
-    )  # its default waits minutes before it says anything
     uri = tracking_uri()
     if uri.startswith(f"sqlite:///{home()}"):
         home().mkdir(parents=True, exist_ok=True)
