@@ -60,7 +60,7 @@ def exact_log_density(vae: VAE, values: Tensor, mask: Tensor) -> Tensor:
 
 
 def linear_vae(model: ProbabilisticPCA) -> VAE:
-    """A VAE that is probabilistic PCA: its linear paths hold posterior and model, its hidden layers are silent."""
+    """A VAE that is probabilistic PCA: posterior and model in its linear paths, its hidden layers silent."""
     m, p = model.components_.shape
     vae = VAE(Architecture(["gaussian"] * m, [1.0] * m, latent=p, hidden=[4], members=1)).double().eval()
     loadings = torch.from_numpy(model.components_)

@@ -23,10 +23,12 @@ MOST_ROWS = 50_000
 @torch.no_grad()
 def set_input_scaling(vae: VAE, values: Tensor, mask: Tensor) -> None:
     """Centre and scale the encoder inputs that are not standardised already: discrete columns and indicators."""
-    raw = vae.inputs(values, mask)
+    raw, seen = vae.raw_inputs(values, mask)
     real = torch.tensor([vae.architecture.likelihoods[j] in ("gaussian", "whole") for j in vae.numeric])
     keep = torch.nn.functional.pad(real, (0, raw.shape[1] - len(real)), value=False).to(raw.device)
-    mean, deviation = raw.mean(0), raw.std(0, unbiased=False).clamp(min=0.1)
+    count = seen.sum(0).clamp(min=1)
+    mean = torch.where(seen, raw, 0.0).sum(0) / count
+    deviation = (torch.where(seen, raw - mean, 0.0).square().sum(0) / count).sqrt().clamp(min=0.1)
     vae.input_mean.copy_(torch.where(keep, torch.zeros_like(mean), mean))
     vae.input_spread.copy_(torch.where(keep, torch.ones_like(mean), deviation))
 
@@ -44,7 +46,8 @@ def start_linear(vae: VAE, inputs: Tensor, context: Tensor) -> None:
     gain = (loadings / eigenvalues).T  # posterior mean of z given x: (W'W + noise I)^-1 W'(x - mean)
     _set(vae.encoder_skip.weight, np.r_[gain.T, -slope[1:] @ gain.T])
     _set(vae.encoder_skip.bias, -slope[:1] @ gain.T)
-    _set(vae.encoder_variance.bias, np.log(noise / eigenvalues)[None])
+    variance = (noise / eigenvalues)[None]
+    _set(vae.encoder_variance.bias, np.log(variance) if vae.architecture.positivity == "exp" else np.sqrt(variance))
     rest = np.maximum(residual.var(0) - np.square(loadings).sum(1), noise)
     weight, bias = _decoder(vae, loadings, slope, rest)
     _set(vae.decoder_skip.weight, weight)

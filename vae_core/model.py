@@ -94,15 +94,18 @@ class VAE(nn.Module):
 
         In order: the features that are not categorical, each category one-hot, the indicators.
         """
+        x, seen = self.raw_inputs(values, mask)
+        return torch.where(seen, (x - self.input_mean) / self.input_spread, torch.zeros_like(x))
+
+    def raw_inputs(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The encoder inputs (n, d) before they are standardised, and which of them are observed (n, d)."""
         values = torch.where(mask, values, torch.zeros_like(values))
         classes = {j: int(self.architecture.scales[j]) for j in self.categorical}
         parts = [values[:, self.numeric]] + [F.one_hot(values[:, j].long(), k) for j, k in classes.items()]
         seen = [mask[:, self.numeric]] + [mask[:, j : j + 1].expand(-1, k) for j, k in classes.items()]
         flags = ~mask[:, self.architecture.indicators]
-        dtype = self.input_mean.dtype
-        x = torch.cat([part.to(dtype) for part in [*parts, flags]], -1)
-        x = (x - self.input_mean) / self.input_spread
-        return torch.where(torch.cat([*seen, torch.ones_like(flags)], -1), x, torch.zeros_like(x))
+        x = torch.cat([part.to(self.input_mean.dtype) for part in [*parts, flags]], -1)
+        return x, torch.cat([*seen, torch.ones_like(flags)], -1)
 
     def encode(self, inputs: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Q(z|x): inputs (n, d) and context (n, c) -> mean and log-variance, each (e, n, p)."""
