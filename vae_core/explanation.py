@@ -122,7 +122,7 @@ class _Cells:
     def _fixed(self) -> str:
         if self.column.kind == "empty":
             return "missing"
-        return str(self.column.constant) if self.column.type == "string" else self._number(self.column.minimum)
+        return self._number(self.column.minimum) if self.column.constant is None else self.column.constant
 
     def _expected_category(self, mean: np.ndarray) -> str:
         one_hot = len(mean) > 1 or self.unit_interval
@@ -138,12 +138,16 @@ class _Cells:
         if self.unit_interval:
             low, high = max(low, 0.0), min(high, 1.0)
         for name, value in (("expected", mean), ("low", low), ("high", high)):
-            scaled = column.low + value * (column.high - column.low) if self.unit_interval else column.mean + value * column.spread
-            entry[name] = self._number(scaled, digits=4 if name == "expected" else 3)
+            start, unit = (column.low, column.high - column.low) if self.unit_interval else (column.mean, column.spread)
+            entry[name] = self._number(self._rounded(start + value * unit))
 
-    def _number(self, number: float, *, digits: int = 6) -> str:
+    def _rounded(self, number: float) -> float:
+        """To about a hundredth of the column's spread: more digits would pretend to a precision there is none of."""
+        return round(number, 1 - math.floor(math.log10(self.column.spread))) + 0.0
+
+    def _number(self, number: float) -> str:
         if self.column.type == "bool":
             return "true" if number >= 0.5 else "false"
         if self.column.kind == "whole":
             return f"{round(number):d}"
-        return f"{number:.{digits}g}"
+        return f"{number:.6g}"
