@@ -17,6 +17,7 @@ import pytest
 
 from vae_core import sources
 from vae_core.errors import InputError
+from vae_core.sources import csv_lines
 
 PAGE = Path(__file__).parent.parent / "docs" / "input.md"
 Files = dict[str, bytes]
@@ -52,7 +53,8 @@ def text_that_is_no_utf_8() -> bytes:
 NUMBERS = "".join(f"{n},{n / 8}\n" for n in range(30))
 TEMP = {"temp": "double"}
 FLOATS = parquet(x=[1.5, 2.5])
-BYTES = parquet(x=pa.array([b"\xff\xfe", b"ab"], pa.binary()), y=[1.0, 2.0])
+DAY = datetime.timedelta(1)
+BYTES = parquet(x=pa.array([b"\xff"], pa.binary()), y=[1.0], u=[[1]], v=[{"w": 1}], w=pa.array([DAY]))
 TWO_TIMES = "t,u\n2013-01-01,2013-01-02\n"
 EMOJI = {"wetter 🌦 ../a.csv": "größe 🌡,a/../b\n1.5,2\n".encode()}
 
@@ -65,6 +67,16 @@ CASES: dict[str, Case] = {
     "a path that does not exist": case({}, path="nowhere"),
     "a hidden file and one that begins with `_`": case(
         {"a.csv": b"a\n1\n", ".b.csv": b"junk,\n", "_c.csv": b"junk,\n", "_d/e.csv": b"junk,\n"},
+        lambda rows: rows["_source"].tolist() == ["a.csv"],
+    ),
+    "a folder that holds its own datasets, or reports": case(
+        {
+            "a.csv": b"a\n1\n",
+            "b/_dataset.json": b"{}",
+            "b/part.csv": b"x",
+            "c/_manifest.json": b"{}",
+            "c/r.csv": b"x",
+        },
         lambda rows: rows["_source"].tolist() == ["a.csv"],
     ),
     "a file that is neither Parquet nor CSV by its name": case({"a.xlsx": b"PK"}, path="a.xlsx"),
@@ -159,7 +171,10 @@ CASES: dict[str, Case] = {
     "emoji in the names of files and columns": case(
         EMOJI, lambda rows: rows.columns[-2:].tolist() == ["größe 🌡", "a/../b"] and "🌦" in rows["_source"][0]
     ),
-    "a column of lists or of bytes": case({"a.parquet": BYTES}, lambda rows: rows.columns[-1] == "y"),
+    "a column of lists, records, bytes or durations": case(
+        {"a.parquet": BYTES}, lambda rows: list(rows.columns[3:]) == ["y"]
+    ),
+    "such a column, named as a key": case({"a.parquet": BYTES}, ids=["x"]),
     "pandas' row index as a column": case({"a.parquet": parquet(a=[1.0], __index_level_0__=[7])}),
     "a store that cannot be written": case(csv("a\n1\n"), store="/proc/store"),
     "an interval without any row": case(csv("t\n2013-01-01\n2013-01-02\n"), start="2014-01-01"),
@@ -229,8 +244,9 @@ def test_what_is_refused_names_the_file_and_says_what_to_do(tmp_path: Path) -> N
     with pytest.raises(InputError) as caught:
         sources.ingest(tmp_path / "weather.csv", tmp_path / "store", columns={"temperature": "double"})
     assert str(caught.value) == (
-        f'{tmp_path}/weather.csv, column "temperature": the column is missing; the nearest name here is "temp". '
-        "Rename the column, or score with a model that was trained without it."
+        f'{tmp_path}/weather.csv, column "temperature": the column is missing; '
+        'the nearest name here is "temp". Rename the column, or score with a model '
+        "that was trained without it."
     )
 
 
@@ -245,7 +261,7 @@ def test_the_quarantine_says_where_and_why(tmp_path: Path) -> None:
             "a.csv",
             42,
             None,
-            'a quote (") is opened and not closed, or stands in the text and is not doubled',
+            csv_lines.NOT_CLOSED,
             '41,"5',
         ),
         ("a.csv", 43, None, "3 cells where the header has 2", "3,4,5"),

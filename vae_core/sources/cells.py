@@ -161,11 +161,13 @@ def _text_to_int64(raw: pa.Array) -> Cells:
     others = pc.and_(pc.invert(whole), pc.match_substring_regex(text, NUMBER))
     doubles = pc.cast(_only(text, others), pa.float64())
     rounded = _double_to_int64(doubles)
+    endless = pc.match_substring_regex(text, INFINITE, ignore_case=True)
     not_number = pc.and_(pc.is_valid(text), pc.and_(pc.invert(whole), pc.invert(others)))
     return Cells(
         pc.coalesce(numbers, rounded.values),
         _in_order(
-            _faults(not_number, raw, "is not a number"),
+            _faults(pc.and_(not_number, endless), raw, "is not finite"),
+            _faults(pc.and_(not_number, pc.invert(endless)), raw, "is not a number"),
             [_of_text(fault, raw) for fault in rounded.faults],
             _faults(beyond, raw, BEYOND),
         ),

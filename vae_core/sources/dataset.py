@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,7 +190,10 @@ def _versions(folder: Path) -> list[Path]:
         return [folder]
     if not folder.is_dir():
         return []
-    return sorted(path.parent for path in folder.glob(f"[!._]*/{MANIFEST}"))
+    inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    if not all(re.fullmatch("[0-9a-f]{12}", path.name) and (path / MANIFEST).is_file() for path in inside):
+        return []
+    return sorted(inside)
 
 
 def _load(folder: Path) -> Dataset:

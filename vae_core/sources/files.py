@@ -14,6 +14,10 @@ from vae_core.errors import InputError
 
 FORMATS: dict[str, str] = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".tsv": "csv"}
 LONGEST_NAME = 100
+OURS = {
+    "_dataset.json",
+    "_manifest.json",
+}  # a folder with one of these is a dataset or a report, not raw data
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,15 @@ class Source:
 def find(path: str | Path) -> list[Source]:
     """The data files that a file, a folder (with its sub-folders) or a glob means, sorted by name.
 
-    Hidden files and those whose name (or folder) begins with `_` are skipped, as are files of other kinds in
-    a folder. Raises InputError when nothing is left, when formats are mixed, and for an empty file.
+    Skipped are hidden files, those whose name (or folder) begins with `_`, and in a folder files of other
+    kinds, datasets and reports. Raises InputError when nothing is left, when formats are mixed, and for an
+    empty file.
     """
     text = os.fspath(path)
     if is_glob(text):
         root = _glob_root(text)
         found = glob.glob(text, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
-        files = [file for file in map(Path, found) if file.is_file()]
+        files = [file for file in dict.fromkeys(map(Path, found)) if file.is_file()]
     elif Path(text).is_dir():
         root, files = Path(text), _walk(Path(text))
     elif Path(text).exists():
@@ -122,7 +127,8 @@ def _walk(folder: Path) -> list[Path]:
     def refuse(cause: OSError) -> None:
         raise InputError(f"cannot be listed: {cause.strerror}", file=cause.filename) from cause
 
-    return [Path(root, name) for root, _, names in os.walk(folder, onerror=refuse) for name in names]
+    walked = os.walk(folder, onerror=refuse)
+    return [Path(root, name) for root, _, names in walked if OURS.isdisjoint(names) for name in names]
 
 
 def _visible(files: list[Path], root: Path) -> list[Path]:
