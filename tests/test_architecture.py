@@ -35,6 +35,7 @@ ORDER = (
     "sources",
     "members",
     "encoding",
+    "cells",
     "columns",
     "ppca",
     "model",

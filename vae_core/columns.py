@@ -34,12 +34,14 @@ SAMPLE_CELLS = 20_000_000
 SAMPLE_ROWS = 50_000
 MAX_CATEGORIES = 63
 MAX_COUNTED = 20_000
-RARE_MISSING = 0.01  # below it a missing cell is a surprise of its own; above it, it does not count in the ranking
+# Below it a missing cell is a surprise of its own; above it, it does not count in the ranking.
+RARE_MISSING = 0.01
+LARGEST = float(np.finfo(np.float64).max)
 
 
 @dataclass
 class Column:
-    """One column of the user's table: its type, its kind, and what training rows said about it (user's units)."""
+    """One column of a table: its type, its kind, and what training rows said about it in the user's units."""
 
     name: str
     type: str  # double | int64 | bool | string | timestamp
@@ -53,9 +55,10 @@ class Column:
     low: float = 0.0  # scaled value 0: the limits of the affine map to [0, 1]
     high: float = 1.0  # scaled value 1
     categories: list[str] = field(default_factory=list)
-    constant: str | None = None  # the one value of a constant text column (of a number: `minimum`)
+    constant: str | None = None  # the one value of a constant column as text (of a double: `minimum`)
     quantiles: list[float] = field(default_factory=list)  # 0, 1, ..., 100 %: the profile
-    counts: list[int] = field(default_factory=list)  # of `categories`; the rest of the rows are 'other' or missing
+    # Of `categories`; the rest of the rows are 'other' or missing.
+    counts: list[int] = field(default_factory=list)
 
     @property
     def observed(self) -> int:
@@ -71,13 +74,13 @@ class Column:
         return self.missing < RARE_MISSING * self.rows
 
     def to_json(self) -> dict[str, Any]:
-        document = asdict(self)
-        return {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in document.items()}
+        unknown = {name: None for name in ("minimum", "maximum") if math.isnan(getattr(self, name))}
+        return asdict(self) | unknown
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Column:
-        values = {k: (math.nan if v is None and k in ("minimum", "maximum") else v) for k, v in document.items()}
-        return cls(**values)
+        unknown = {name: math.nan for name in ("minimum", "maximum") if document[name] is None}
+        return cls(**{**document, **unknown})
 
 
 def type_name(type_: pa.DataType) -> str:
@@ -96,11 +99,11 @@ def type_name(type_: pa.DataType) -> str:
 
 
 def numbers(array: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """A column as float64, NaN where missing: booleans as 0 and 1, timestamps as microseconds since 1970 (UTC)."""
+    """A column as float64, NaN where missing: booleans 0 and 1, timestamps microseconds since 1970 (UTC)."""
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     if pa.types.is_timestamp(array.type):
-        array = pc.cast(pc.cast(array, pa.timestamp("us", array.type.tz)), pa.int64())
+        array = pc.cast(pc.cast(array, pa.timestamp("us", array.type.tz), safe=False), pa.int64())
     if pa.types.is_boolean(array.type):
         array = pc.cast(array, pa.int8())
     missing = np.asarray(pc.is_null(array).to_numpy(zero_copy_only=False))
@@ -150,7 +153,8 @@ class _Accumulator:
         if self.column.type != "string" or len(self.counts) > 0.5 * self.column.observed:
             self.counts = None  # too many different values to be a category
         elif len(self.counts) > 4 * MAX_COUNTED:
-            self.counts = Counter(dict(sorted(self.counts.items(), key=lambda e: (-e[1], e[0]))[:MAX_COUNTED]))
+            frequent = sorted(self.counts.items(), key=lambda entry: (-entry[1], entry[0]))
+            self.counts = Counter(dict(frequent[:MAX_COUNTED]))
 
     def _add_moments(self, values: np.ndarray) -> None:
         column = self.column
@@ -159,7 +163,8 @@ class _Accumulator:
             mean = float(values.mean())
             delta = mean - self.mean
             total = before + len(values)
-            self.squares += float(np.square(values - mean).sum()) + delta**2 * before * len(values) / total
+            between = delta * delta * before * len(values) / total
+            self.squares += float(np.square(values - mean).sum()) + between
             self.mean += delta * len(values) / total
         column.minimum = float(np.nanmin([column.minimum, values.min()]))
         column.maximum = float(np.nanmax([column.maximum, values.max()]))
@@ -236,40 +241,54 @@ class _RowSample:
 
 def _finish(accumulator: _Accumulator, sample: pa.ChunkedArray, kind: str | None, scaling: str) -> Column:
     column = accumulator.column
-    column.kind = _checked(kind, column) if kind else infer_kind(column, accumulator.counts, sample)
     counts = accumulator.counts or Counter()
-    if column.kind == "constant" and column.type == "string":
+    values = np.empty(0) if column.type == "string" else numbers(sample)
+    values = values[~np.isnan(values)]
+    if not len(values) and column.type != "string" and column.observed:
+        values = np.array([column.minimum, column.maximum])
+    inferred = infer_kind(column, accumulator.counts, sample)
+    column.kind = _checked(kind, column, inferred, values) if kind else inferred
+    if column.kind == "constant" and column.type != "double":
         column.constant = next(iter(counts))
     if column.kind == "category":
         ranked = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
         kept = [(value, n) for value, n in ranked[:MAX_CATEGORIES] if n > 1 or column.rows < 50]
         column.categories = [value for value, _ in kept]
         column.counts = [n for _, n in kept]
-    if column.type != "string" and column.observed:
-        values = numbers(sample)
-        values = values[~np.isnan(values)]
-        if not len(values):
-            values = np.array([column.minimum, column.maximum])
+        column.kind = "category" if kept else "identifier"
+    if len(values):
         _set_limits(column, accumulator, values, scaling)
     return column
 
 
 def _set_limits(column: Column, accumulator: _Accumulator, values: np.ndarray, scaling: str) -> None:
-    column.quantiles = [float(q) for q in np.quantile(values, np.linspace(0, 1, 101))]
+    # A percentile between two timestamps is no time of the data: daily data would seem to have hours.
+    column.quantiles = _quantiles(values, np.linspace(0, 1, 101), between=column.type != "timestamp")
     if scaling == "minmax":
         column.low, column.high = column.minimum, column.maximum
     else:
-        bottom, top = (float(q) for q in np.quantile(values, [0.005, 0.995]))
+        bottom, top = _quantiles(values, np.array([0.005, 0.995]))
         if top <= bottom:
             bottom, top = column.minimum, column.maximum
-        column.low, column.high = bottom - 0.1 * (top - bottom), top + 0.1 * (top - bottom)
+        headroom = 0.2 * (0.5 * top - 0.5 * bottom)  # 10 % of the range; no difference here may overflow
+        column.low, column.high = max(bottom - headroom, -LARGEST), min(top + headroom, LARGEST)
     if not column.high > column.low:
         column.low, column.high = column.minimum - 0.5, column.minimum + 0.5
+    if not column.high > column.low:  # above 2^53 one half is nothing
+        size = 1e-12 * abs(column.minimum)
+        column.low, column.high = column.minimum - size, column.minimum + size
     column.mean = accumulator.mean
     deviation = math.sqrt(accumulator.squares / max(1, column.observed))
     if not (math.isfinite(deviation) and math.isfinite(column.mean)):
-        column.mean, deviation = column.quantiles[50], (column.quantiles[75] - column.quantiles[25]) / 1.349
-    column.spread = max(deviation, 0.01 * (column.high - column.low))
+        column.mean = column.quantiles[50]
+        deviation = min(2 * (0.5 * column.quantiles[75] - 0.5 * column.quantiles[25]) / 1.349, LARGEST)
+    column.spread = max(deviation, 0.02 * (0.5 * column.high - 0.5 * column.low))
+
+
+def _quantiles(values: np.ndarray, shares: np.ndarray, *, between: bool = True) -> list[float]:
+    """Quantiles of finite values, also where their range is beyond the largest number."""
+    halves = np.quantile(0.5 * values, shares, method="linear" if between else "nearest")
+    return [float(q) for q in 2 * halves]
 
 
 def infer_kind(column: Column, counts: Counter[str] | None, sample: pa.ChunkedArray) -> str:
@@ -286,23 +305,35 @@ def infer_kind(column: Column, counts: Counter[str] | None, sample: pa.ChunkedAr
     if column.type == "bool" or (column.type == "int64" and counts is not None and set(counts) <= {"0", "1"}):
         return "boolean"
     if column.type == "int64":
-        every_value_once = column.maximum - column.minimum + 1 == column.observed
-        return "identifier" if every_value_once and distinct >= min(column.observed, 50) > 20 else "whole"
+        consecutive = column.maximum - column.minimum + 1 == column.observed
+        all_differ = distinct == column.observed if counts is not None else _all_differ(sample)
+        return "identifier" if consecutive and all_differ and column.observed > 20 else "whole"
     if column.observed >= 20 and distinct > max(20, 0.5 * column.observed):
-        words = np.mean([len(value.split()) for value in sample.to_pylist()[:1000] if value is not None])
-        return "text" if words > 3 else "identifier"
+        some = sample.drop_null().slice(0, 1000).to_pylist()
+        return "text" if sum(len(value.split()) for value in some) > 3 * len(some) else "identifier"
     return "category"
 
 
-def _checked(kind: str, column: Column) -> str:
-    numeric = {"double": ("real",), "int64": ("real", "whole", "boolean"), "bool": ("boolean",)}
+def _all_differ(sample: pa.ChunkedArray) -> bool:
+    return pc.count_distinct(sample).as_py() == len(sample) - sample.null_count
+
+
+def _checked(kind: str, column: Column, inferred: str, values: np.ndarray) -> str:
+    """The kind that the user asks for, or InputError where type or values do not allow it."""
+    number = column.type in ("double", "int64")
     fits = {
-        "real": column.type in ("double", "int64"),
-        "whole": column.type in ("double", "int64"),
-        "boolean": column.type in numeric and column.minimum >= 0 and column.maximum <= 1,
+        "real": number,
+        "whole": number and bool((values == np.rint(values)).all()),
+        "boolean": column.type == "bool" or (number and bool(np.isin(values, (0, 1)).all())),
         "category": column.type in ("string", "int64", "bool"),
         "timestamp": column.type == "timestamp",
+        "constant": inferred == "constant",
+        "empty": inferred == "empty",
     }
+    if inferred == "empty" and kind in (*MODELLED, "timestamp"):
+        return "empty"
     if not fits.get(kind, True):
-        raise InputError(f"a column of type {column.type} cannot be used as {kind}", column=column.name)
-    return "empty" if column.observed == 0 and kind in MODELLED else kind
+        raise InputError(
+            f"a column of type {column.type} with these values cannot be used as {kind}", column=column.name
+        )
+    return kind

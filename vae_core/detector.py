@@ -13,8 +13,8 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from vae_core import training
+from vae_core.cells import ARROW_TYPES
 from vae_core.columns import type_name
-from vae_core.encoding import ARROW_TYPES
 from vae_core.explanation import explain
 from vae_core.generation import sample
 from vae_core.scoring import FittedModel

@@ -16,20 +16,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vae_core.columns import FIXED, MODELLED, Column, describe, numbers, texts
+from vae_core.cells import (
+    codes_of,
+    constant,
+    fixed_nats,
+    missing_nats,
+    periodic,
+    periods_of,
+    standardise,
+    typed,
+)
+from vae_core.columns import FIXED, MODELLED, Column, describe, numbers
 from vae_core.errors import InputError
 
 __all__ = ["Encoded", "Feature", "TableEncoding"]
-
-FAR = 1e30  # standardised values beyond it are compressed logarithmically, so that every finite input stays finite
-DAY = 86_400_000_000  # microseconds
-ARROW_TYPES = {
-    "double": pa.float64(),
-    "int64": pa.int64(),
-    "bool": pa.bool_(),
-    "string": pa.string(),
-    "timestamp": pa.timestamp("us", "UTC"),
-}
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class TableEncoding:
         """Learn kinds, limits, categories and missing rates in one pass over training rows.
 
         `time` names the timestamp that serves as context (by default the only or first one). `likelihood`
-        replaces the Gaussian of real columns ("bernoulli", "continuous_bernoulli": scaled to [0, 1] by min-max).
+        replaces the Gaussian of real columns ("bernoulli", "continuous_bernoulli": on [0, 1] by min-max).
         """
         scaling = "minmax" if preset == "lecture" or likelihood else "robust"
         columns = describe(
@@ -108,7 +108,7 @@ class TableEncoding:
         if time is not None and time not in stamps:
             raise InputError("is not a timestamp column", column=time)
         time = time or (stamps[0] if stamps else None)
-        periods = _periods(next(c for c in columns if c.name == time)) if time else ()
+        periods = periods_of(next(c for c in columns if c.name == time)) if time else ()
         return cls(columns, ids=ids, time=time, preset=preset, likelihood=likelihood, periods=periods)
 
     def _features(self, index: int, column: Column) -> list[Feature]:
@@ -139,8 +139,8 @@ class TableEncoding:
     def left_out(self) -> dict[str, str]:
         """Columns that take no part in the score, with the reason."""
         reasons = {c.name: c.kind for c in self.described if c.kind in ("identifier", "text", "label")}
-        extra = {c.name: "a second timestamp" for c in self.described if c.kind == "timestamp" and c.name != self.time}
-        return reasons | extra
+        stamps = [c.name for c in self.described if c.kind == "timestamp" and c.name != self.time]
+        return reasons | dict.fromkeys(stamps, "a second timestamp")
 
     @property
     def context_width(self) -> int:
@@ -156,7 +156,10 @@ class TableEncoding:
         )
 
     def encode(self, batch: pa.RecordBatch | pa.Table) -> Encoded:
-        """A batch with this schema -> values, masks, context, fixed terms and counts. Raises InputError if a column is missing."""
+        """A batch with this schema -> values, masks, context, fixed terms and counts.
+
+        Raises InputError if a column is missing.
+        """
         n, m = batch.num_rows, len(self.features)
         encoded = Encoded(
             values=np.zeros((n, m)),
@@ -178,15 +181,20 @@ class TableEncoding:
                 self._encode_column(encoded, index, slice(start, start + width), array)
                 start += width
             elif column.kind in FIXED:
-                _encode_fixed(encoded, index, column, array)
-            elif column.name == self.time and self.periods:
-                encoded.context[:] = periodic(numbers(array), self.periods)
+                nats, missing, differs = fixed_nats(column, array)
+                encoded.fixed[:, index] = nats
+                encoded.n_missing += missing & (column.kind != "empty")
+                encoded.n_unseen += differs
+            elif column.name == self.time:
+                encoded.n_missing += np.asarray(pc.is_null(array).to_numpy(zero_copy_only=False))
+                if self.periods:
+                    encoded.context[:] = periodic(numbers(array), self.periods)
         return encoded
 
     def _encode_column(self, encoded: Encoded, index: int, place: slice, array: pa.ChunkedArray) -> None:
         column = self.described[index]
         if column.kind == "category":
-            codes, missing = _codes(column, array)
+            codes, missing = codes_of(column, array)
             encoded.n_unseen += (codes == 0) & ~missing
             if self.preset == "lecture":
                 encoded.values[:, place] = codes[:, None] == np.arange(1, len(column.categories) + 1)
@@ -196,22 +204,25 @@ class TableEncoding:
             values = numbers(array)
             missing = np.isnan(values)
             scaled = self._scaled(column, values)
-            if column.kind != "boolean":
-                encoded.n_out_of_range += np.where(missing, 0, (scaled < 0) | (scaled > 1)).astype(np.int32)
-            unit_interval = self.preset == "lecture" or self.likelihood is not None
-            model_values = values if column.kind == "boolean" else scaled if unit_interval else standardise(column, values)
-            encoded.values[:, place] = np.where(missing, 0, model_values)[:, None]
+            outside = (scaled < 0) | (scaled > 1)
+            if column.kind == "boolean":
+                outside = ~np.isin(values, (0, 1))
+                model_values = np.where(outside, 2.0, values)  # neither true nor false: beyond the support
+            else:
+                unit_interval = self.preset == "lecture" or self.likelihood is not None
+                model_values = scaled if unit_interval else standardise(column, values)
+            encoded.n_out_of_range += (outside & ~missing).astype(np.int32)
+            encoded.values[:, place] = model_values[:, None]
         encoded.values[missing, place] = 0
         encoded.mask[:, place] = ~missing[:, None]
         encoded.n_missing += missing
-        if column.missing_is_rare:
-            rate = column.missing_rate
-            encoded.fixed[:, index] = np.where(missing, math.log(rate), math.log1p(-rate))
+        encoded.fixed[:, index] = missing_nats(column, missing)
 
     @staticmethod
     def _scaled(column: Column, values: np.ndarray) -> np.ndarray:
+        """Position between the limits; halves, since the largest numbers' differences overflow."""
         with np.errstate(over="ignore", invalid="ignore"):
-            return (values - column.low) / (column.high - column.low)
+            return (0.5 * values - 0.5 * column.low) / (0.5 * column.high - 0.5 * column.low)
 
     def transform(self, batch: pa.RecordBatch | pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """A batch -> values in [0, 1]^m (outside where a value is out of range) and the mask (n, m).
@@ -222,7 +233,7 @@ class TableEncoding:
         values, masks = [], []
         for column in (c for c in self.described if c.kind in MODELLED):
             if column.kind == "category":
-                codes, missing = _codes(column, batch.column(column.name))
+                codes, missing = codes_of(column, batch.column(column.name))
                 values.append((codes[:, None] == np.arange(1, len(column.categories) + 1)).astype(np.float64))
             else:
                 raw = numbers(batch.column(column.name))
@@ -233,34 +244,65 @@ class TableEncoding:
         return np.concatenate(values, axis=1), np.concatenate(masks, axis=1)
 
     def inverse_transform(self, values: np.ndarray, mask: np.ndarray | None = None) -> pa.Table:
-        """Model values (n, m) as `encode` gives them -> a table in the user's units, types and categories.
+        """The way back from `transform`: values in [0, 1]^m -> a table in the user's units and types.
+
+        A category is the class with the largest value, or 'other' where all are 0. As in `decode`, only the
+        modelled columns and constants come back; a cell with mask False is null.
+        """
+        blocks: list[np.ndarray] = []
+        masks: list[np.ndarray] = []
+        start = 0
+        for column in (c for c in self.described if c.kind in MODELLED):
+            width = len(column.categories) if column.kind == "category" else 1
+            block = values[:, start : start + width]
+            masks.append(np.ones(len(values), bool) if mask is None else mask[:, start])
+            start += width
+            if column.kind == "category":
+                blocks.append(np.where(block.max(1) > 0, block.argmax(1) + 1, 0).astype(float))
+            elif column.kind == "boolean":
+                blocks.append(block[:, 0])
+            else:
+                blocks.append(column.low * (1 - block[:, 0]) + column.high * block[:, 0])
+        return self._table(len(values), blocks, masks)
+
+    def decode(self, values: np.ndarray, mask: np.ndarray | None = None) -> pa.Table:
+        """The way back from `encode`: model values (n, m) -> a table in the user's units and types.
 
         Only the modelled columns and constants come back; a cell with mask False is null.
         """
-        arrays: dict[str, pa.Array] = {}
-        start = 0
+        blocks: list[np.ndarray] = []
+        masks: list[np.ndarray] = []
+        owner = np.array([feature.column for feature in self.features])
         for index, column in enumerate(self.described):
-            if column.kind == "constant":
-                value = column.constant if column.type == "string" else column.minimum
-                arrays[column.name] = _typed(np.full(len(values), value, object if column.type == "string" else float), column, None)
             if column.kind not in MODELLED:
                 continue
-            width = sum(f.column == index for f in self.features) if column.kind == "category" else 1
-            block = values[:, start : start + width]
-            missing = None if mask is None else ~mask[:, start]
-            arrays[column.name] = _typed(self._user_units(column, block), column, missing)
-            start += width
-        return pa.table(arrays)
+            block = values[:, owner == index]
+            masks.append(
+                np.ones(len(values), bool) if mask is None else np.asarray(mask[:, owner == index].all(1))
+            )
+            if column.kind == "category":
+                lecture = self.preset == "lecture"
+                seen = block.max(1) > 0
+                blocks.append(np.where(seen, block.argmax(1) + 1, 0) if lecture else block[:, 0])
+            elif column.kind == "boolean":
+                blocks.append(block[:, 0])
+            elif self.preset == "lecture" or self.likelihood is not None:
+                blocks.append(column.low * (1 - block[:, 0]) + column.high * block[:, 0])
+            else:
+                blocks.append(column.mean + block[:, 0] * column.spread)
+        return self._table(len(values), blocks, masks)
 
-    def _user_units(self, column: Column, block: np.ndarray) -> np.ndarray:
-        if column.kind == "category":
-            codes = block.argmax(1) + 1 if self.preset == "lecture" else block[:, 0].astype(np.int64)
-            return np.array(["other", *column.categories], dtype=object)[codes]
-        if column.kind == "boolean":
-            return block[:, 0] >= 0.5
-        if self.preset == "lecture" or self.likelihood is not None:
-            return column.low + block[:, 0] * (column.high - column.low)
-        return column.mean + block[:, 0] * column.spread
+    def _table(self, rows: int, blocks: list[np.ndarray], masks: list[np.ndarray]) -> pa.Table:
+        """Modelled columns in the user's units (categories as class numbers) and constants, typed."""
+        arrays: dict[str, pa.Array] = {}
+        place = 0
+        for column in self.described:
+            if column.kind == "constant":
+                arrays[column.name] = constant(column, rows)
+            elif column.kind in MODELLED:
+                arrays[column.name] = typed(blocks[place], column, ~masks[place])
+                place += 1
+        return pa.table(arrays)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -279,84 +321,7 @@ class TableEncoding:
         return cls(columns, **rest)
 
 
-def standardise(column: Column, values: np.ndarray) -> np.ndarray:
-    """(x - mean) / spread in float64; beyond FAR compressed logarithmically, still monotone, always finite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        u = (values - column.mean) / column.spread
-        size = np.abs(u)
-        far = size > FAR
-        if far.any():
-            log_size = np.log(np.abs(values[far] / 2 - column.mean / 2)) + math.log(2) - math.log(column.spread)
-            u[far] = np.sign(values[far]) * FAR * (1 + log_size - math.log(FAR))
-    return u
-
-
 def _user_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Without the record's identity (`_record_id`, `_source`, `_row`), which ingest adds."""
     names = [n for n in batch.schema.names if n not in ("_record_id", "_source", "_row")]
     return batch.select(names)
-
-
-def _codes(column: Column, array: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Class numbers (0 = other) and missing cells of a category column."""
-    text = texts(array)
-    missing = np.asarray(pc.is_null(text).to_numpy(zero_copy_only=False))
-    found = pc.index_in(text, value_set=pa.array(column.categories, pa.string()))
-    codes = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
-    return codes, missing
-
-
-def _encode_fixed(encoded: Encoded, index: int, column: Column, array: pa.ChunkedArray) -> None:
-    """A column without variation: a value unlike all of training's costs log(n + 2) nats (Laplace's rule)."""
-    missing = np.asarray(pc.is_null(array).to_numpy(zero_copy_only=False))
-    if column.kind == "empty":
-        differs = ~missing
-    elif column.type == "string":
-        differs = np.asarray(pc.fill_null(pc.not_equal(array, pa.scalar(column.constant)), False))
-    else:
-        values = numbers(array)
-        missing = np.isnan(values)
-        differs = ~missing & (values != column.minimum)
-    surprise = -math.log(column.rows + 2)
-    encoded.fixed[:, index] = np.where(differs, surprise, math.log1p(-1 / (column.rows + 2)))
-    if column.kind == "constant" and column.missing_is_rare:
-        rate = column.missing_rate
-        encoded.fixed[:, index] = np.where(missing, math.log(rate), encoded.fixed[:, index] + math.log1p(-rate))
-        encoded.n_missing += missing
-    elif column.kind == "constant":
-        encoded.fixed[missing, index] = 0
-        encoded.n_missing += missing
-    encoded.n_unseen += differs
-
-
-def _periods(column: Column) -> tuple[str, ...]:
-    """The periods that the data's span allows: each must be seen at least once in full (hours and weeks twice)."""
-    span = (column.maximum - column.minimum) / DAY if column.observed else 0.0
-    steps = np.unique(np.mod(np.array(column.quantiles), DAY)) if column.quantiles else np.zeros(1)
-    within_day = len(steps) > 1
-    allowed = (("hour", span >= 2 and within_day), ("weekday", span >= 14), ("season", span >= 365))
-    return tuple(name for name, fits in allowed if fits)
-
-
-def periodic(micros: np.ndarray, periods: Sequence[str]) -> np.ndarray:
-    """Sines and cosines of the hour (two harmonics), weekday and season; 0 where the timestamp is missing."""
-    lengths = {"hour": (DAY, DAY / 2), "weekday": (7 * DAY,), "season": (365.2425 * DAY,)}
-    waves = []
-    for period in periods:
-        for length in lengths[period]:
-            angle = 2 * np.pi * np.mod(micros, length) / length
-            waves += [np.sin(angle), np.cos(angle)]
-    return np.nan_to_num(np.stack(waves, axis=1)).astype(np.float32)
-
-
-def _typed(values: np.ndarray, column: Column, missing: np.ndarray | None) -> pa.Array:
-    type_ = ARROW_TYPES[column.type]
-    if column.type == "int64" and column.kind != "category":
-        values = np.rint(values.astype(np.float64)).clip(-(2.0**63), 2.0**63 - 1024).astype(np.int64)
-    if column.type in ("int64", "bool", "timestamp") and column.kind == "category":
-        return pc.cast(pa.array(values, pa.string(), mask=missing), type_)
-    if column.kind == "whole" and column.type == "double":
-        values = np.rint(values)
-    if column.type == "bool":
-        values = values.astype(bool)
-    return pa.array(values, type_, mask=missing)

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from vae_core.encoding import ARROW_TYPES, periodic
+from vae_core.cells import ARROW_TYPES, periodic
 from vae_core.scoring import FittedModel
 
 __all__ = ["sample"]
@@ -45,7 +45,7 @@ def sample(
         for index, column in enumerate(encoding.described):
             gone = numpy_generator.random(n) < column.missing / max(1, column.rows)
             mask[:, [j for j, f in enumerate(encoding.features) if f.column == index]] &= ~gone[:, None]
-    table = encoding.inverse_transform(values, mask)
+    table = encoding.decode(values, mask)
     if encoding.time is not None:
         table = table.append_column(encoding.time, pa.array(stamps.astype(np.int64), ARROW_TYPES["timestamp"]))
     return table.select([name for name in encoding.columns if name in table.column_names])

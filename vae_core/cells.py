@@ -1,0 +1,131 @@
+"""One column's cells <-> numbers: standardised values, classes, periodic context, fixed columns' nats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vae_core.columns import Column, numbers, texts
+
+__all__ = [
+    "ARROW_TYPES",
+    "codes_of",
+    "constant",
+    "fixed_nats",
+    "missing_nats",
+    "periodic",
+    "periods_of",
+    "standardise",
+    "typed",
+]
+
+# Standardised values beyond it are compressed logarithmically, so that every finite input stays finite.
+FAR = 1e30
+DAY = 86_400_000_000  # microseconds
+ARROW_TYPES = {
+    "double": pa.float64(),
+    "int64": pa.int64(),
+    "bool": pa.bool_(),
+    "string": pa.string(),
+    "timestamp": pa.timestamp("us", "UTC"),
+}
+
+
+def standardise(column: Column, values: np.ndarray) -> np.ndarray:
+    """(x - mean) / spread in float64; beyond FAR compressed logarithmically, still monotone, always finite.
+
+    Taken of halves, since the difference of the largest numbers overflows.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        distance = 0.5 * values - 0.5 * column.mean
+        u = distance / (0.5 * column.spread)
+        far = np.abs(u) > FAR
+        if far.any():
+            log_size = np.log(np.abs(distance[far])) - math.log(0.5 * column.spread)
+            u[far] = np.sign(distance[far]) * FAR * (1 + log_size - math.log(FAR))
+    return u
+
+
+def codes_of(column: Column, array: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Class numbers (0 = other) and missing cells of a category column."""
+    text = texts(array)
+    missing = np.asarray(pc.is_null(text).to_numpy(zero_copy_only=False))
+    found = pc.index_in(text, value_set=pa.array(column.categories, pa.string()))
+    codes = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
+    return codes, missing
+
+
+def fixed_nats(column: Column, array: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Nats of a column without variation in training, and which cells are missing and which differ from it.
+
+    A value unlike all of training's costs log(n + 2) nats (Laplace's rule), a missing cell where it was rare
+    the log of its rate.
+    """
+    if pa.types.is_floating(array.type):
+        values = numbers(array)
+        missing = np.isnan(values)
+    else:
+        values, missing = np.empty(0), np.asarray(pc.is_null(array).to_numpy(zero_copy_only=False))
+    if column.kind == "empty":
+        differs = ~missing
+    elif len(values) or column.constant is None:
+        differs = ~missing & (values != column.minimum)
+    else:
+        differs = np.asarray(pc.fill_null(pc.not_equal(texts(array), pa.scalar(column.constant)), False))
+    nats = np.where(differs, -math.log(column.rows + 2), math.log1p(-1 / (column.rows + 2)))
+    if column.kind == "constant":
+        nats = np.where(missing, 0.0, nats) + missing_nats(column, missing)
+    return nats, missing, differs
+
+
+def missing_nats(column: Column, missing: np.ndarray) -> np.ndarray:
+    """Nats of a cell's being there or not: (n,) -> (n,). 0 where missing cells were common in training."""
+    if not column.missing_is_rare:
+        return np.zeros(len(missing))
+    return np.where(missing, math.log(column.missing_rate), math.log1p(-column.missing_rate))
+
+
+def periods_of(column: Column) -> tuple[str, ...]:
+    """The periods that the data's span allows: a season must be seen once in full, hours and weeks twice."""
+    span = (column.maximum - column.minimum) / DAY if column.observed else 0.0
+    steps = np.unique(np.mod(np.array(column.quantiles), DAY)) if column.quantiles else np.zeros(1)
+    within_day = len(steps) > 1
+    allowed = (("hour", span >= 2 and within_day), ("weekday", span >= 14), ("season", span >= 365))
+    return tuple(name for name, fits in allowed if fits)
+
+
+def periodic(micros: np.ndarray, periods: Sequence[str]) -> np.ndarray:
+    """Sines and cosines of hour (two harmonics), weekday and season: (n,) -> (n, c); 0 where missing."""
+    lengths = {"hour": (DAY, DAY / 2), "weekday": (7 * DAY,), "season": (365.2425 * DAY,)}
+    waves = []
+    for period in periods:
+        for length in lengths[period]:
+            angle = 2 * np.pi * np.mod(micros, length) / length
+            waves += [np.sin(angle), np.cos(angle)]
+    return np.nan_to_num(np.stack(waves, axis=1)).astype(np.float32)
+
+
+def typed(values: np.ndarray, column: Column, missing: np.ndarray) -> pa.Array:
+    """Values in the user's units -> the column's Arrow type. Class 0 is "other" in a text column, or null."""
+    type_ = ARROW_TYPES[column.type]
+    if column.kind == "category":
+        codes = values.astype(np.int64)
+        named = np.array(["other", *column.categories], dtype=object)[codes]
+        unnamed = (codes == 0) & (column.type != "string")
+        return pc.cast(pa.array(named, pa.string(), mask=missing | unnamed), type_)
+    if column.kind == "boolean":
+        return pc.cast(pa.array(values >= 0.5, pa.bool_(), mask=missing), pa.int8()).cast(type_)
+    if column.kind == "whole" or column.type == "int64":
+        values = np.rint(values)
+    if column.type == "int64":
+        values = values.clip(-(2.0**63), 2.0**63 - 1024).astype(np.int64)
+    return pa.array(values, type_, mask=missing)
+
+
+def constant(column: Column, rows: int) -> pa.Array:
+    value = column.minimum if column.constant is None else column.constant
+    return pc.cast(pa.array([value] * rows), ARROW_TYPES[column.type])
