@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from prefect import flow
 from pydantic import Field
 
-from flows import steps
+from flows import synthetic
 from flows.orchestration import stage
 from flows.score import resolve
 
-write = stage(steps.write_sample)
+write = stage(synthetic.write_sample)
 
 
 @flow(name="generate", flow_run_name="generate {n} of {model}", persist_result=False)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from flows import registry
 from flows.registry import ModelVersion, home
-from vae_core.errors import InputError, Refused, one_line
+from vae_core.errors import InputError, one_line
 
 TRAINING_KEY = "elborank.training"
 EXAMPLE_ROWS = 5
@@ -284,71 +284,9 @@ def as_the_model_reads(version: ModelVersion) -> dict[str, Any]:
 
 def generate(model: str, *, n: int, output: str, **options: Any) -> dict[str, Any]:
     """New records from a model, in a file, with their distances to the training data."""
-    return write_sample(registry.resolve(model), n, output, **options)
+    from flows import synthetic
 
-
-def write_sample(
-    version: ModelVersion,
-    n: int,
-    output: str,
-    *,
-    mean: bool = False,
-    missing: bool = False,
-    seed: int = 0,
-    data: str | None = None,
-    replace: bool = False,
-) -> dict[str, Any]:
-    """Draw n records, write them to `output` (.parquet or .csv) whole or not at all, and compare them."""
-    from flows import comparison
-    from vae_core import storage
-
-    target = Path(output)
-    if target.suffix.lower() not in (".parquet", ".csv"):
-        raise InputError(
-            "is neither Parquet nor CSV by its name", file=output, fix="End it in .parquet or .csv"
-        )
-    if target.exists() and not replace:
-        raise Refused(f"{one_line(output)} exists already. Add --replace to overwrite it.")
-    model = storage.load(version.folder)
-    table = model.sample(n, random_state=seed, mean=mean, missing=missing)
-    _write_whole(table, target)
-    known = training_data(version, data)
-    return {
-        "model": version.name,
-        "model_version": version.version,
-        "n": n,
-        "output": output,
-        "compared_with": str(known.folder) if known is not None else None,
-        "distances": comparison.compare(model, known, table, seed=seed) if known is not None else [],
-    }
-
-
-def training_data(version: ModelVersion, path: str | None) -> Any:
-    """The dataset to compare with: the one named, or the one of training if it still lies where it was."""
-    from vae_core import sources
-
-    if path is not None:
-        return ingest(path, **as_the_model_reads(version))
-    folder = version.tags.get("dataset_folder", "")
-    if not folder or not sources.is_dataset(folder):
-        return None
-    data = sources.open_dataset(folder)
-    return data if data.digest == version.tags.get("dataset_digest") else None
-
-
-def _write_whole(table: Any, target: Path) -> None:
-    """The table under its name when it is complete; a full disk leaves nothing behind."""
-    import pyarrow.csv as csv
-    import pyarrow.parquet as pq
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".elborank-") as folder:
-        temporary = Path(folder) / target.name
-        if target.suffix.lower() == ".csv":
-            csv.write_csv(table, temporary)
-        else:
-            pq.write_table(table, temporary, write_page_checksum=True)
-        temporary.replace(target)
+    return synthetic.write_sample(registry.resolve(model), n, output, **options)
 
 
 def check_decision(*, fdr: float | None, alpha: float | None, top_k: int | None) -> Any:

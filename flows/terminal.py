@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from rich.table import Table
 
 from vae_core.errors import one_line
 
-__all__ = ["examples", "fail", "print_csv", "scoring", "show", "spinner", "training"]
+__all__ = ["csv_cell", "examples", "fail", "print_csv", "scoring", "show", "spinner", "training"]
 
 
 def examples(*commands: str) -> str:
@@ -71,20 +72,31 @@ def print_csv(records: Iterable[Mapping[str, Any]]) -> None:
     names = list(rows[0]) if rows else []
     writer.writerow(names)
     for row in rows:
-        writer.writerow([_csv_cell(row[name]) for name in names])
+        writer.writerow([csv_cell(row[name]) for name in names])
 
 
-def _csv_cell(value: Any) -> Any:
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet would obey this text. A lone sign and a negative number are what they are.
+
+    >>> [is_formula(text) for text in ("=cmd|'/c calc'!A0", "@x", "-", "-1.5", "+1+cmd", "EWR")]
+    [True, True, False, False, True, False]
+    """
+    if text[:1] in ("+", "-"):
+        return len(text) > 1 and not re.fullmatch(r"[+-][0-9.]+(?:[eE][+-]?[0-9]+)?", text)
+    return text[:1] in ("=", "@", "\t", "\r", "\n")
+
+
+def csv_cell(value: Any) -> Any:
     """A cell of a CSV file.
 
-    >>> _csv_cell("=cmd|'/c calc'!A0"), _csv_cell(-1.5), _csv_cell(float("nan"))
-    ("'=cmd|'/c calc'!A0", -1.5, '')
+    >>> csv_cell("=1+1"), csv_cell(-1.5), csv_cell(float("nan"))
+    ("'=1+1", -1.5, '')
     """
     if isinstance(value, list | Mapping):
         value = json.dumps(plain(value), ensure_ascii=False)
     value = plain(value)
     if isinstance(value, str):
-        return f"'{value}" if value[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else value
+        return f"'{value}" if is_formula(value) else value
     return "" if value is None else value
 
 

@@ -1,22 +1,95 @@
-"""How close generated records come to the data: a distance for each column, beside probabilistic PCA's."""
+"""Generated records: written whole, and compared with the data column by column, beside probabilistic PCA's."""
 
 from __future__ import annotations
 
+import csv
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from vae_core import sources
+from flows import steps
+from flows.registry import ModelVersion
+from flows.terminal import csv_cell
+from vae_core import generation, sources, storage
 from vae_core.columns import MODELLED, numbers, texts
 from vae_core.encoding import TableEncoding
+from vae_core.errors import InputError, Refused, one_line
 from vae_core.ppca import ProbabilisticPCA
 from vae_core.scoring import FittedModel
 
-__all__ = ["column_distance", "compare", "linear_sample"]
+__all__ = ["column_distance", "compare", "linear_sample", "write_sample"]
 
 MOST_ROWS = 50_000  # of the data; evenly spaced rows
+
+
+def write_sample(
+    version: ModelVersion,
+    n: int,
+    output: str,
+    *,
+    mean: bool = False,
+    missing: bool = False,
+    seed: int = 0,
+    data: str | None = None,
+    replace: bool = False,
+) -> dict[str, Any]:
+    """Draw n records, write them to `output` (.parquet or .csv) whole or not at all, and compare them."""
+    target = Path(output)
+    if target.suffix.lower() not in (".parquet", ".csv"):
+        raise InputError(
+            "is neither Parquet nor CSV by its name", file=output, fix="End it in .parquet or .csv"
+        )
+    if target.exists() and not replace:
+        raise Refused(f"{one_line(output)} exists already. Add --replace to overwrite it.")
+    model = storage.load(version.folder)
+    table = generation.sample(model, n, random_state=seed, mean=mean, missing=missing)
+    _write_whole(table, target)
+    known = training_data(version, data)
+    return {
+        "model": version.name,
+        "model_version": version.version,
+        "n": n,
+        "output": output,
+        "compared_with": str(known.folder) if known is not None else None,
+        "distances": compare(model, known, table, seed=seed) if known is not None else [],
+    }
+
+
+def training_data(version: ModelVersion, path: str | None) -> Any:
+    """The dataset to compare with: the one named, or the one of training if it still lies where it was."""
+    if path is not None:
+        return steps.ingest(path, **steps.as_the_model_reads(version))
+    folder = version.tags.get("dataset_folder", "")
+    if not folder or not sources.is_dataset(folder):
+        return None
+    data = sources.open_dataset(folder)
+    return data if data.digest == version.tags.get("dataset_digest") else None
+
+
+def _write_whole(table: Any, target: Path) -> None:
+    """The table under its name when it is complete; a full disk leaves nothing behind."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".elborank-") as folder:
+        temporary = Path(folder) / target.name
+        if target.suffix.lower() == ".csv":
+            _write_csv(table, temporary)
+        else:
+            pq.write_table(table, temporary, write_page_checksum=True)
+        temporary.replace(target)
+
+
+def _write_csv(table: Any, path: Path) -> None:
+    """As ingest reads it; times in ISO 8601, and no text that a spreadsheet would obey."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([csv_cell(name) for name in table.column_names])
+        for batch in table.to_batches(max_chunksize=10_000):
+            writer.writerows([csv_cell(value) for value in row.values()] for row in batch.to_pylist())
 
 
 def compare(
