@@ -98,7 +98,7 @@ class ProbabilisticPCA(DensityMixin, BaseEstimator):
 
         Missing values are integrated out: the marginal of a Gaussian is the Gaussian of the observed columns
         (a record with none has log P = 0). Records with fewer observed columns are densities in fewer
-        dimensions: compare them with care. Raises ValueError for infinite values or other columns than in `fit`.
+        dimensions: compare them with care. Raises ValueError for infinite values or another m than in `fit`.
         """
         check_is_fitted(self)
         x = validate_data(self, X, dtype=np.float64, reset=False, ensure_all_finite="allow-nan")

@@ -7,7 +7,9 @@ DataFrames of features; the baselines see them as numbers (`Numbers`), our detec
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from vae_core.detector import VAEDetector
 from vae_core.ppca import ProbabilisticPCA
 
-__all__ = ["DEFAULT", "METHODS", "Numbers", "components_for"]
+__all__ = ["DEFAULT", "METHODS", "Numbers", "components_for", "method"]
 
 Score = Callable[[pd.DataFrame], np.ndarray]
 Method = Callable[[pd.DataFrame, int], Score]
@@ -70,7 +72,10 @@ class Numbers:
             block = (text[:, None] == np.array(self.values[name], object)).astype(np.float64)
             block[column.isna().to_numpy()] = np.nan
             blocks.append(block)
-        return np.concatenate(blocks, axis=1)
+        matrix = np.concatenate(blocks, axis=1)
+        if np.isinf(matrix).any():
+            raise ValueError("infinite values cannot be scaled")
+        return matrix
 
 
 def components_for(x: np.ndarray, share: float = 0.9) -> int:
@@ -80,14 +85,14 @@ def components_for(x: np.ndarray, share: float = 0.9) -> int:
     return max(1, min(enough, x.shape[1] - 1))
 
 
-def elborank(train: pd.DataFrame, seed: int) -> Score:
-    """Our detector as it comes."""
-    return VAEDetector(random_state=seed).fit(train).score_samples
+def elborank(train: pd.DataFrame, seed: int, **settings: object) -> Score:
+    """Our detector as it comes, or with other settings of VAEDetector."""
+    return VAEDetector(random_state=seed, **settings).fit(train).score_samples  # type: ignore[arg-type]
 
 
 def lecture(train: pd.DataFrame, seed: int) -> Score:
     """The lecture's VAE: min-max scaling, sigmoid outputs, summed binary cross-entropy."""
-    return VAEDetector(preset="lecture", random_state=seed).fit(train).score_samples
+    return elborank(train, seed, preset="lecture")
 
 
 def ppca(train: pd.DataFrame, seed: int) -> Score:
@@ -144,3 +149,28 @@ METHODS: dict[str, Method] = {
     "lof": local_outlier_factor,
 }
 DEFAULT = [name for name in METHODS if name != "lof"]
+
+
+def method(name: str) -> Method:
+    """A method by its name. Settings of our detector may follow: `elborank:latent=8,columns_weight=0.3`.
+
+    Raises ValueError for an unknown name or setting.
+    """
+    first, _, changed = name.partition(":")
+    if first not in METHODS or (changed and first != "elborank"):
+        raise ValueError(f"{name!r} is none of {', '.join(METHODS)}, or elborank:setting=value,...")
+    if not changed:
+        return METHODS[first]
+    pairs = [setting.partition("=")[::2] for setting in changed.split(",")]
+    unknown = {key for key, _ in pairs} - set(VAEDetector().get_params())
+    if unknown:
+        raise ValueError(f"{name!r}: VAEDetector has no {', '.join(sorted(unknown))}")
+    return partial(elborank, **{key: literal(value) for key, value in pairs})
+
+
+def literal(text: str) -> object:
+    """3 -> int, 0.3 -> float, anything else stays text."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
