@@ -218,7 +218,7 @@ print(peak() - before)
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_memory_is_flat_in_the_number_of_rows(ending: str, tmp_path: Path) -> None:
-    pq.write_table(pa.Table.from_pandas(weather(100_000)), tmp_path / "a.parquet", row_group_size=50_000)
+    pq.write_table(pa.Table.from_pandas(weather(140_000)), tmp_path / "a.parquet", row_group_size=50_000)
     table = pq.read_table(tmp_path / "a.parquet")
     peaks = []
     for copies in (1, 3):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -188,7 +189,7 @@ def manifest_text(dataset: Dataset) -> str:
 def _versions(folder: Path) -> list[Path]:
     if (folder / MANIFEST).is_file():
         return [folder]
-    if not folder.is_dir():
+    if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
         return []
     inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
     if not all(re.fullmatch("[0-9a-f]{12}", path.name) and (path / MANIFEST).is_file() for path in inside):
