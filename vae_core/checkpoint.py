@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,17 @@ class Checkpoint:
 
     The order of records and the noise follow from the seed and the step, so a resumed training on a CPU gives the
     same bits as one that was never interrupted. The two files are written under temporary names and renamed, the
-    small one last; a folder whose architecture differs is ignored.
+    small one last. `run` is what else the result depends on (records, schedule, seed) as JSON values: the state of
+    another run is never taken up, it is overwritten.
     """
 
-    def __init__(self, folder: Path | None, vae: VAE, optimiser: torch.optim.Optimizer) -> None:
+    def __init__(
+        self, folder: Path | None, vae: VAE, optimiser: torch.optim.Optimizer, *, run: Mapping[str, Any]
+    ) -> None:
         self.folder = folder
         self.vae = vae
         self.optimiser = optimiser
+        self.run = dict(run) | {"architecture": vae.architecture.to_json()}
         self.best: dict[str, Tensor] = {}
 
     def keep_best(self) -> None:
@@ -51,7 +56,7 @@ class Checkpoint:
             "best_step": best_step,
             "best": None if math.isnan(best) else best,
             "history": [{k: None if math.isnan(v) else v for k, v in entry.items()} for entry in history],
-            "architecture": self.vae.architecture.to_json(),
+            "run": self.run,
         }
         name = f"step-{step}.safetensors"
         save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, self.folder / f".{name}")
@@ -68,7 +73,7 @@ class Checkpoint:
         if path is None or not path.exists() or self.folder is None:
             return 0, 0, -math.inf, []
         document = json.loads(path.read_text())
-        if document["architecture"] != self.vae.architecture.to_json():
+        if document.get("run") != self.run:
             return 0, 0, -math.inf, []
         tensors = load_file(self.folder / document["tensors"])
         self.vae.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("now.")})

@@ -39,6 +39,8 @@ def start_linear(vae: VAE, inputs: Tensor, context: Tensor) -> None:
     chosen = slice(0, MOST_ROWS)
     x, c = inputs[chosen].double().cpu().numpy(), context[chosen].double().cpu().numpy()
     latents = vae.architecture.latent
+    # No value lies farther than sqrt(n) spreads out, unless the spread is a robust one because squares overflowed.
+    x = x.clip(-np.sqrt(len(x)), np.sqrt(len(x)))
     slope = np.linalg.lstsq(np.c_[np.ones(len(c)), c], x, rcond=None)[0] if c.shape[1] else x.mean(0, keepdims=True)
     residual = x - np.c_[np.ones(len(c)), c] @ slope
     loadings, noise = _loadings(residual, latents)

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from vae_core.columns import numbers, texts
 from vae_core.encoding import Encoded, TableEncoding
+from vae_core.errors import InputError
 
 __all__ = ["TrainingRecords", "gather", "identities"]
 
@@ -49,7 +50,7 @@ def gather(
     keys: list[np.ndarray] = []
     held = seen = 0
     for batch in batches:
-        kept.append(encoding.encode(batch))
+        kept.append(_finite(encoding.encode(batch), encoding))
         names.append(identities(batch))
         keys.append(generator.random(batch.num_rows))
         held += batch.num_rows
@@ -69,6 +70,17 @@ def gather(
         identities=np.unique(names[0][np.r_[rest, tuned]]) if len(names[0]) else names[0],
         seen=seen,
     )
+
+
+def _finite(encoded: Encoded, encoding: TableEncoding) -> Encoded:
+    for j in np.flatnonzero(~np.isfinite(encoded.values).all(0)):
+        name = encoding.described[encoding.features[j].column].name
+        raise InputError(
+            "holds values that are infinite, or too large to standardise",
+            column=name,
+            fix="Make them missing, or leave the column out",
+        )
+    return encoded
 
 
 def _shrink(

@@ -21,6 +21,7 @@ __all__ = ["Contributions", "FittedModel", "Scores"]
 
 BLOCKS = 4  # independently scrambled blocks of noise: their spread gives elbo_se
 BATCH_ELEMENTS = 2_000_000  # decoder outputs in one micro-batch
+FARTHEST = 1e300  # a value scaled to [0, 1] may overflow: its distance stays finite
 REFUSED = -1e9  # nats for a cell outside [0, 1] under a likelihood that lives there: a finite stand-in for -infinity
 
 
@@ -137,7 +138,7 @@ class FittedModel:
             if high == np.inf:
                 continue
             x = encoded.values[:, group.features]
-            excess = np.maximum(low - x, x - high)
+            excess = np.maximum(low - x, x - high).clip(max=FARTHEST)
             outside = (excess > 0) & encoded.mask[:, group.features]
             penalty[:, group.features] = np.where(outside, REFUSED * (1 + excess / (1 + np.abs(excess))), 0.0)
         refused = penalty < 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -201,7 +202,7 @@ def _optimise(
     """Adam with a ramp and a cosine; leaves the VAE in the state that was best on the held-out records."""
     optimiser = torch.optim.Adam(run.vae.parameters(), lr=run.learning_rate, fused=True)
     interval = max(1, run.steps // CHECKS)
-    keeper = Checkpoint(checkpoint, run.vae, optimiser)
+    keeper = Checkpoint(checkpoint, run.vae, optimiser, run=_identity(run) if checkpoint else {})
     step, best_step, best, history = keeper.resume()
     if step == 0:
         best = _heldout_elbo(run)
@@ -214,13 +215,14 @@ def _optimise(
         total += loss
         step += 1
         if not math.isfinite(loss):
-            raise TrainingStopped(
-                f"the loss is not finite at step {step} of {run.steps} (learning rate {run.learning_rate:g}). "
-                "Try a lower learning rate, or look at the columns with the widest range."
-            )
+            raise _stopped("the loss is", run, step)
         if step % interval == 0 or step == run.steps:
             heldout = _heldout_elbo(run)
-            if math.isnan(heldout) or heldout > best:
+            if run.heldout is not None and not math.isfinite(heldout):
+                raise _stopped("the held-out ELBO is", run, step)
+            if not all(bool(torch.isfinite(p).all()) for p in run.vae.parameters()):
+                raise _stopped("the parameters are", run, step)
+            if run.heldout is None or heldout > best:
                 best, best_step = heldout, step
                 keeper.keep_best()
             history.append({"step": step, "train_elbo": -total / (step - (history[-1]["step"] if history else 0)), "heldout_elbo": heldout})
@@ -230,6 +232,22 @@ def _optimise(
                 progress(Progress(step, run.steps, history[-1]["train_elbo"], heldout, best_step))
     keeper.restore_best()
     return history
+
+
+def _stopped(what: str, run: _Run, step: int) -> TrainingStopped:
+    return TrainingStopped(
+        f"{what} not finite at step {step} of {run.steps} (learning rate {run.learning_rate:g}). "
+        "Try a lower learning rate, or look at the columns with the widest range."
+    )
+
+
+def _identity(run: _Run) -> dict[str, Any]:
+    """What the result of a training follows from, beside the architecture: for checkpoints."""
+    content = hashlib.sha256()
+    for tensor in (run.values, run.mask, run.context, *(run.heldout or ())):
+        content.update(tensor.cpu().numpy().tobytes())
+    schedule = {"steps": run.steps, "batch_size": run.batch_size, "learning_rate": run.learning_rate}
+    return schedule | {"seed": run.seed, "records": content.hexdigest()}
 
 
 def _step(run: _Run, optimiser: torch.optim.Optimizer, step: int) -> float:
@@ -293,6 +311,8 @@ def _finish(encoding: TableEncoding, records: TrainingRecords, settings: Setting
     ).with_draws(settings.draws)
     reference = records.reference()
     parts = model.evaluate(reference)
+    if not np.isfinite(parts.scores.bound).all():
+        raise _stopped("a held-out record's bound is", run, run.steps)
     typical = dict(zip(encoding.columns, np.median(parts.nats, axis=0).tolist(), strict=True))
     typical["kl"] = float(np.median(parts.kl_nats))
     heldout = len(records.calibration.values) > 0
@@ -318,6 +338,8 @@ def _compare_with_start(model: FittedModel, records: TrainingRecords, start: dic
     trained = model.evaluate(reference).scores.elbo
     linear = VAE(model.vae.architecture)
     linear.load_state_dict({name: tensor.cpu() for name, tensor in start.items()})
+    for head in (linear.encoder_mean, linear.encoder_variance, linear.decoder_head):
+        torch.nn.init.zeros_(head.weight)  # the hidden layers' small random start is no part of the linear model
     before = FittedModel(model.encoding, linear.eval(), model.noise).evaluate(reference).scores.elbo
     gain = trained - before
     model.summary["linear_start_elbo"] = _trimmed_mean(before)
