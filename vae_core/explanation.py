@@ -1,12 +1,13 @@
 """Why a record is strange: each column's surprise in nats, what was expected instead, and one sentence.
 
-The explanation is exact: the bound is the sum of the columns' contributions minus the KL. A column's surprise is
-how far its contribution lies below that column's median on held-out records.
+The explanation is exact: the bound is the sum of the columns' contributions minus the KL. A column's surprise
+is how far its contribution lies below that column's median on held-out records.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,11 +37,11 @@ NORMAL_90 = 1.2815515655446004  # the standard normal's 90 % point: low to high 
 
 
 def explain(model: FittedModel, table: pa.Table, *, top: int = 5) -> pa.Table:
-    """Reasons for each record of a table: columns why, reasons (at most `top`, largest surprise first), rest_nats.
+    """Reasons for each record of a table: columns why, reasons (at most `top`, largest first), rest_nats.
 
-    The nats of the reasons + rest_nats = the record's bound. `expected` is the decoder's mean (for a category the
-    most probable one) with the cell itself hidden, `low` to `high` the central 80 % of P(x|z), in the user's units; `nats` is the
-    contribution to the bound, `typical` its median on held-out records.
+    The nats of the reasons + rest_nats = the record's bound. `expected` is the decoder's mean (for a category
+    the most probable one) with the cell itself hidden, `low` to `high` the central 80 % of P(x|z), in the
+    user's units; `nats` is the contribution to the bound, `typical` its median on held-out records.
     """
     encoded = model.encoding.encode(table)
     parts = model.evaluate(encoded)
@@ -48,6 +49,8 @@ def explain(model: FittedModel, table: pa.Table, *, top: int = 5) -> pa.Table:
     usual = np.array([typical.get(name, 0.0) for name in model.encoding.columns] + [typical.get("kl", 0.0)])
     nats = np.c_[parts.nats, parts.kl_nats]
     deficit = usual - nats
+    silent = [c.kind not in (*MODELLED, *FIXED) for c in model.encoding.described]
+    deficit[:, [*silent, False]] = -np.inf  # what takes no part in the score is no reason
     order = np.argsort(-deficit, axis=1, kind="stable")[:, :top]
     cells = [_Cells(model, table, index) for index in range(len(model.encoding.described))]
     moments = [expected_given_others(model, encoded, column) for column in order.T[:EXPECTED_FOR]]
@@ -59,17 +62,25 @@ def explain(model: FittedModel, table: pa.Table, *, top: int = 5) -> pa.Table:
             mean, variance = moments[place] if place < len(moments) else (None, None)
             own = cells[j].describe(row, mean, variance) if j < len(cells) else {"feature": COMBINATION}
             nats_here = {"nats": float(nats[row, j]), "typical": float(usual[j])}
-            entries.append(dict.fromkeys(REASON.names) | own | nats_here)
+            entries.append({**dict.fromkeys(REASON.names), **own, **nats_here})
         reasons.append(entries)
         why.append(sentence(entries))
         rest.append(float(parts.scores.bound[row] - sum(entry["nats"] for entry in entries)))
-    return pa.table({"why": pa.array(why, pa.string()), "reasons": pa.array(reasons, pa.list_(REASON)), "rest_nats": pa.array(rest, pa.float64())})
+    return pa.table(
+        {
+            "why": pa.array(why, pa.string()),
+            "reasons": pa.array(reasons, pa.list_(REASON)),
+            "rest_nats": pa.array(rest, pa.float64()),
+        }
+    )
 
 
-def sentence(reasons: list[dict]) -> str:
+def sentence(reasons: list[dict[str, Any]]) -> str:
     """One line for a person: `wind_speed 1048, expected 9 (3 to 19): -5,210 nats; ...`."""
-    clauses = []
+    clauses: list[str] = []
     largest = max((entry["typical"] - entry["nats"] for entry in reasons), default=0.0)
+    if not largest > 0:
+        return "nothing stands out"
     for entry in reasons[:SENTENCE_REASONS]:
         deficit = entry["typical"] - entry["nats"]
         if clauses and deficit < 0.05 * largest:
@@ -78,7 +89,7 @@ def sentence(reasons: list[dict]) -> str:
     return "; ".join(clauses)
 
 
-def _clause(entry: dict, deficit: float) -> str:
+def _clause(entry: dict[str, Any], deficit: float) -> str:
     cost = f"{-deficit:+,.1f} nats" if abs(deficit) < 100 else f"{-deficit:+,.0f} nats"
     if entry["feature"] == COMBINATION:
         return f"an unusual combination of values: {cost}"
@@ -97,18 +108,18 @@ class _Cells:
         encoding = model.encoding
         self.column: Column = encoding.described[index]
         self.features = [j for j, f in enumerate(encoding.features) if f.column == index]
+        self.one_hot = encoding.preset == "lecture"
         self.unit_interval = encoding.preset == "lecture" or encoding.likelihood is not None
         array = table.column(self.column.name)
-        textual = self.column.kind == "category" or self.column.type == "string"
+        textual = self.column.kind == "category" or self.column.type in ("string", "int64")
         self.texts = texts(array).to_pylist() if textual else None
         self.numbers = np.full(len(array), np.nan) if self.column.type == "string" else numbers(array)
 
-    def describe(self, row: int, mean: np.ndarray | None, variance: np.ndarray | None) -> dict:
+    def describe(self, row: int, mean: np.ndarray | None, variance: np.ndarray | None) -> dict[str, Any]:
         """Feature, value, expected value and range of one cell, from the decoder's moments (n, features)."""
         column = self.column
         number = float(self.numbers[row])
-        value = self.texts[row] if self.texts is not None else None if math.isnan(number) else self._number(number)
-        entry: dict = {"feature": column.name, "value": "missing" if value is None else value}
+        entry: dict[str, Any] = {"feature": column.name, "value": self._value(row)}
         entry["value_number"] = None if math.isnan(number) else number
         if column.kind in FIXED:
             entry["expected"] = self._fixed()
@@ -119,17 +130,22 @@ class _Cells:
             self._expected_number(entry, float(mean[row, j]), math.sqrt(max(0.0, variance[row, j])))
         return entry
 
+    def _value(self, row: int) -> str:
+        if self.texts is not None:
+            return "missing" if self.texts[row] is None else self.texts[row]
+        number = float(self.numbers[row])
+        return "missing" if math.isnan(number) else self._number(number + 0.0)
+
     def _fixed(self) -> str:
         if self.column.kind == "empty":
             return "missing"
         return self._number(self.column.minimum) if self.column.constant is None else self.column.constant
 
     def _expected_category(self, mean: np.ndarray) -> str:
-        one_hot = len(mean) > 1 or self.unit_interval
-        code = int(mean.argmax()) + 1 if one_hot else int(mean[0])
+        code = int(mean.argmax()) + 1 if self.one_hot else int(mean[0])
         return ["other", *self.column.categories][code]
 
-    def _expected_number(self, entry: dict, mean: float, deviation: float) -> None:
+    def _expected_number(self, entry: dict[str, Any], mean: float, deviation: float) -> None:
         column = self.column
         if column.kind == "boolean":
             entry["expected"] = self._number(float(mean >= 0.5))
@@ -137,17 +153,20 @@ class _Cells:
         low, high = mean - NORMAL_90 * deviation, mean + NORMAL_90 * deviation
         if self.unit_interval:
             low, high = max(low, 0.0), min(high, 1.0)
+        start, unit = column.mean, column.spread
+        if self.unit_interval:
+            start, unit = column.low, column.high - column.low
         for name, value in (("expected", mean), ("low", low), ("high", high)):
-            start, unit = (column.low, column.high - column.low) if self.unit_interval else (column.mean, column.spread)
-            entry[name] = self._number(self._rounded(start + value * unit))
+            rounded = self._rounded(start + value * unit)
+            entry[name] = self._number(float(round(rounded)) if column.kind == "whole" else rounded)
 
     def _rounded(self, number: float) -> float:
-        """To about a hundredth of the column's spread: more digits would pretend to a precision there is none of."""
+        """To about a hundredth of the column's spread: more digits would pretend to more precision."""
         return round(number, 1 - math.floor(math.log10(self.column.spread))) + 0.0
 
     def _number(self, number: float) -> str:
         if self.column.type == "bool":
             return "true" if number >= 0.5 else "false"
-        if self.column.kind == "whole":
-            return f"{round(number):d}"
+        if number.is_integer() and abs(number) < 1e15:
+            return f"{number:.0f}"
         return f"{number:.6g}"
