@@ -32,8 +32,10 @@ TOP = 0.01
 
 def main() -> int:
     """Run the demo; returns the exit code."""
-    os.environ.setdefault("PREFECT_HOME", str(registry.home() / "prefect"))
-    console = Console(highlight=False)
+    home = registry.home() / "prefect"
+    home.mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder only
+    os.environ.setdefault("PREFECT_HOME", str(home))
+    console = Console(highlight=False, emoji=False)
     try:
         demo(console)
     except (InputError, Refused) as error:

@@ -29,6 +29,7 @@ __all__ = ["Progress", "Settings", "TrainingStopped", "fit"]
 PRESETS = ("default", "lecture")
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 30, 600, 6000
 WARM_UP = 0.05  # share of the steps in which the learning rate rises linearly
+COLUMNS_WEIGHT = 1 / 3  # lifts the ranking where training data is contaminated, costs nothing where it is clean
 CHECKS = 20  # looks at the held-out records
 
 
@@ -53,7 +54,7 @@ class Settings:
     learning_rate: float | None = None
     positivity: str = "exp"  # "exp" | "square": how the encoder's outputs give positive variances
     draws: int = 16  # at scoring
-    columns_weight: float = 0.0  # prior weight of the independent-columns member, against the VAE's 1
+    columns_weight: float | None = None  # prior weight of the independent-columns member, against the VAE's 1
     selection_fraction: float = 0.1  # held out to choose the best state
     calibration_fraction: float = 0.1  # held out from fitting and choosing, for p-values
     random_state: int = 0
@@ -66,6 +67,8 @@ class Settings:
             raise ValueError(f'positivity is "exp" or "square"; got {self.positivity!r}')
         if self.likelihood not in (None, "bernoulli", "continuous_bernoulli"):
             raise ValueError(f"likelihood is None, 'bernoulli' or 'continuous_bernoulli'; got {self.likelihood!r}")
+        if self.columns_weight is not None and self.columns_weight < 0:
+            raise ValueError(f"columns_weight must be 0 or more; got {self.columns_weight}")
         for name in ("latent", "members", "steps", "batch_size", "draws"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -296,9 +299,11 @@ def _state(vae: VAE) -> dict[str, Tensor]:
 def _finish(encoding: TableEncoding, records: TrainingRecords, settings: Settings, run: _Run) -> FittedModel:
     """The model on the CPU, with its companions, its noise and its calibration on records held out from all of it."""
     weights, companions = {"vae": 1.0}, {}
-    if settings.columns_weight > 0:
-        total = 1 + settings.columns_weight
-        weights = {"vae": 1 / total, "columns": settings.columns_weight / total}
+    weight = settings.columns_weight
+    if weight is None:
+        weight = 0.0 if settings.preset == "lecture" else COLUMNS_WEIGHT
+    if weight > 0:
+        weights = {"vae": 1 / (1 + weight), "columns": weight / (1 + weight)}
         companions["columns"] = IndependentColumns.fit(records.fit.values, records.fit.mask, encoding.features)
     model = FittedModel(
         encoding=encoding,
