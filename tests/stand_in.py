@@ -33,7 +33,7 @@ class StandIn:
     digits: int = 12
     pause: float = 0.0  # seconds a unit takes
 
-    def score(self, table: pa.Table, *, draws: int | None = None) -> SimpleNamespace:
+    def score(self, table: pa.Table) -> SimpleNamespace:
         time.sleep(self.pause)
         x = table["x"].to_numpy()
         missing = np.isnan(x)

@@ -304,7 +304,7 @@ def test_a_score_that_is_no_number_names_its_record_and_file(tmp_path: Path) -> 
 class Spoiled:
     """A model with a damaged weight: nan for one record, which is row 7 of part-1."""
 
-    def score(self, table: pa.Table, *, draws: int | None = None) -> object:
+    def score(self, table: pa.Table) -> object:
         from tests.stand_in import StandIn
 
         scores = StandIn().score(table)

@@ -21,6 +21,7 @@ from vae_core.work import (
     Explain,
     ExplainUnit,
     Load,
+    ModelChoice,
     ScoreUnit,
     UnitResult,
     explain_table,
@@ -46,6 +47,7 @@ class Job:
     as_of: datetime | None = None
     decision: Decision = field(default_factory=Decision)
     draws: int | None = None  # default: the model's own
+    members: tuple[str, ...] | None = None  # default: all that the model has
     explained: int = 10_000  # so many records from the top get reasons, and all that are flagged
     reasons: int = 5  # of a record
     rows_per_unit: int = 65_536
@@ -134,14 +136,7 @@ def score(
 ) -> list[UnitResult]:
     """Score every unit that is not finished yet, and return the results of all, in order."""
     _make(scored_file(plan.staging, "").parent)
-    work = ScoreUnit(
-        str(plan.data.folder),
-        str(plan.job.model),
-        plan.model_digest,
-        str(plan.staging),
-        plan.job.draws,
-        plan.job.load,
-    )
+    work = ScoreUnit(str(plan.data.folder), _choice(plan), str(plan.staging))
     done = map_units(plan.units, work, engine=engine, workers=workers, on_done=on_done)
     return sorted(done, key=lambda result: result.id)
 
@@ -163,17 +158,8 @@ def rank(
         files = [scored_file(plan.staging, unit.id) for unit in plan.units]
         ranking = report.rank(files, plan.staging / "ranking", job.decision, explained=job.explained)
     _all_there(plan, results, ranking.rows)
-    work = ExplainUnit(
-        str(plan.data.folder),
-        str(job.model),
-        plan.model_digest,
-        str(plan.staging),
-        ranking.cut,
-        job.reasons,
-        job.draws,
-        job.load,
-        job.explain,
-    )
+    place = str(plan.data.folder), _choice(plan), str(plan.staging)
+    work = ExplainUnit(*place, ranking.cut, job.reasons, job.explain)
     told = list(map_units(plan.units, work, engine=engine, workers=workers, on_done=on_done))
     with publishing.writing(plan.staging):
         outgoing = plan.staging / publishing.OUTGOING
@@ -203,9 +189,16 @@ def _inputs(job: Job, data: sources.Dataset, digest: str) -> dict[str, Any]:
         "as_of": publishing.utc_text(job.as_of) if job.as_of else None,
         "decision": job.decision.as_dict(),
         "draws": job.draws,
+        "members": list(job.members) if job.members else None,
         "explained": job.explained,
         "reasons": job.reasons,
     }
+
+
+def _choice(plan: Plan) -> ModelChoice:
+    """The job's model, as the workers load it."""
+    job = plan.job
+    return ModelChoice(str(job.model), plan.model_digest, job.draws, job.members, job.load)
 
 
 def _digest(model: Path) -> str:
@@ -220,12 +213,11 @@ def _facts(plan: Plan) -> dict[str, Any]:
     """What the manifest says of the model beside its name."""
     if plan.job.model_facts is not None:
         return plan.job.model_facts
-    model = plan.job.load(Path(plan.job.model), plan.model_digest)
-    draws = model.noise.shape[0] * model.noise.shape[1] if plan.job.draws is None else plan.job.draws
+    model = _choice(plan).model()
     return {
         "likelihoods": model.summary.get("likelihoods", {}),
         "members": model.weights,
-        "draws": int(draws),
+        "draws": int(model.noise.shape[0] * model.noise.shape[1]),
     }
 
 
@@ -256,7 +248,12 @@ def _manifest(
             "sha256": plan.model_digest,
             **facts,
         },
-        "settings": {"draws": job.draws, "explained": job.explained, "reasons": job.reasons},
+        "settings": {
+            "draws": job.draws,
+            "members": plan.inputs["members"],
+            "explained": job.explained,
+            "reasons": job.reasons,
+        },
         "decision": job.decision.as_dict(),
         "counts": {
             "read": data.rows + data.quarantined + data.outside,

@@ -69,7 +69,7 @@ def writing(place: Path) -> Iterator[None]:
         raise InputError(found, file=place, fix=fix) from problem
 
 
-# ------------------------------------------------------------------------------------------------- names
+# ------------------------------------------------------------------------------- names
 
 
 def run_hash(inputs: Mapping[str, Any]) -> str:
@@ -110,7 +110,7 @@ def staging_folder(final: Path, run: str) -> Path:
     return final.parent / f".staging-{run[:16]}"
 
 
-# ------------------------------------------------------------------------------------------------- files
+# ------------------------------------------------------------------------------- files
 
 
 def sha256_of(path: Path) -> str:
@@ -147,7 +147,7 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-# ------------------------------------------------------------------------------------------------- locks
+# ------------------------------------------------------------------------------- locks
 
 
 @contextmanager
@@ -196,7 +196,7 @@ def _is_still(path: Path, handle: int) -> bool:
         return False
 
 
-# ------------------------------------------------------------------------------------------------- publishing
+# ------------------------------------------------------------------------------- publishing
 
 
 def publish(staging: Path, final: Path, manifest: Mapping[str, Any], *, replace: bool = False) -> Path:
@@ -286,7 +286,7 @@ def _pointer(folder: Path) -> Path:
     return folder.with_name(f"_current-{folder.name}.json")
 
 
-# ------------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------- reading
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -240,7 +240,7 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray:
     return pc.fill_null(column, np.nan).to_numpy()
 
 
-# ------------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------- reading
 
 
 @dataclass(frozen=True)

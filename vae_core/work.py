@@ -24,15 +24,9 @@ from vae_core.errors import InputError
 from vae_core.ranking import Key, sort_records, up_to
 
 __all__ = [
-    "REASONS",
-    "SCORED",
-    "Cut",
-    "ExplainUnit",
-    "ScoreUnit",
-    "UnitResult",
-    "explained_file",
-    "scored_file",
-]
+    "NO_P_VALUE", "REASONS", "SCORED", "Cut", "ExplainUnit", "ModelChoice", "ScoreUnit", "UnitResult",
+    "explained_file", "scored_file",
+]  # fmt: skip
 
 ROWS_PER_GROUP = 8192  # of a unit's file: the merge reads many of them side by side
 
@@ -69,7 +63,7 @@ EXPLAINED = pa.schema(
     ]
 )
 
-Load = Callable[[Path, str], Any]  # (model folder, its digest) -> a model with .score(table, draws=...)
+Load = Callable[[Path, str], Any]  # (model folder, its digest) -> a model with .score(table)
 Explain = Callable[..., pa.Table]  # (model, table, top=...) -> why, reasons, rest_nats
 
 
@@ -130,10 +124,34 @@ def explain_table(model: Any, table: pa.Table, *, top: int) -> pa.Table:
     return explanation.explain(model, table, top=top)
 
 
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model scores: its folder and digest; with other draws or fewer members where asked for."""
+
+    folder: str
+    digest: str
+    draws: int | None = None
+    members: tuple[str, ...] | None = None
+    load: Load = load_model
+
+    def model(self) -> Any:
+        """The model, loaded once a process."""
+        return _loaded(self)
+
+
 @lru_cache(maxsize=1)
-def _loaded(load: Load, folder: str, digest: str) -> Any:
-    """One model a process, loaded once."""
-    return load(Path(folder), digest)
+def _loaded(choice: ModelChoice) -> Any:
+    model = choice.load(Path(choice.folder), choice.digest)
+    if choice.draws is not None:
+        model = model.with_draws(choice.draws)
+    if choice.members is not None:
+        try:
+            model = model.with_members(list(choice.members))
+        except ValueError as problem:
+            raise InputError(
+                str(problem), file=choice.folder, fix="Name members that the model has"
+            ) from problem
+    return model
 
 
 @dataclass(frozen=True)
@@ -141,11 +159,8 @@ class ScoreUnit:
     """Scores one unit into its file. Picklable: it holds paths; the model is loaded in the worker."""
 
     dataset_folder: str
-    model_folder: str
-    model_digest: str
+    choice: ModelChoice
     staging: str
-    draws: int | None = None
-    load: Load = load_model
 
     def __call__(self, unit: sources.Unit) -> UnitResult:
         path, made_by = scored_file(Path(self.staging), unit.id), [asdict(unit), __version__]
@@ -153,8 +168,7 @@ class ScoreUnit:
         if done is not None:
             return done
         table = sources.read(sources.open_dataset(self.dataset_folder), unit)
-        scores = _loaded(self.load, self.model_folder, self.model_digest).score(table, draws=self.draws)
-        scored = _checked(_table(table, scores), unit)
+        scored = _checked(_table(table, self.choice.model().score(table)))
         return write_unit(path, unit.id, scored, made_by)
 
 
@@ -163,13 +177,10 @@ class ExplainUnit:
     """Writes the reasons of the records of a unit that the cut chooses, in a second reading of the unit."""
 
     dataset_folder: str
-    model_folder: str
-    model_digest: str
+    choice: ModelChoice
     staging: str
     cut: Cut
     top: int = 5
-    draws: int | None = None
-    load: Load = load_model
     explain: Explain = explain_table
 
     def __call__(self, unit: sources.Unit) -> UnitResult:
@@ -185,11 +196,8 @@ class ExplainUnit:
         return write_unit(path, unit.id, reasons, made_by)
 
     def _reasons(self, unit: sources.Unit, scored: pa.Table) -> pa.Table:
-        model = _loaded(self.load, self.model_folder, self.model_digest)
-        if self.draws is not None:
-            model = model.with_draws(self.draws)
         table = sources.read(sources.open_dataset(self.dataset_folder), unit).take(scored["_offset"])
-        told = self.explain(model, table, top=self.top)
+        told = self.explain(self.choice.model(), table, top=self.top)
         keys = scored.select(["record_id", "anomaly_score", "source", "row"])
         for name in ("why", "reasons", "rest_nats"):
             keys = keys.append_column(EXPLAINED.field(name), told[name].cast(EXPLAINED.field(name).type))
@@ -250,7 +258,7 @@ def _table(table: pa.Table, scores: Any) -> pa.Table:
     return pa.table({name: columns[name] for name in SCORED.names}).cast(SCORED)
 
 
-def _checked(scored: pa.Table, unit: sources.Unit) -> pa.Table:
+def _checked(scored: pa.Table) -> pa.Table:
     """A score that is no number has no rank: NaN sorts first in some libraries and last in others."""
     wrong = np.flatnonzero(~np.isfinite(scored["anomaly_score"].to_numpy()))
     if wrong.size:
