@@ -62,6 +62,7 @@ class FittedModel:
     weights: dict[str, float] = field(default_factory=lambda: {"vae": 1.0})
     companions: dict[str, IndependentColumns] = field(default_factory=dict)
     calibration: Calibration = field(default_factory=Calibration)
+    alone: dict[str, Calibration] = field(default_factory=dict)  # each member's own, for when it scores alone
     settings: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     trained_on: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))  # sorted record identities
@@ -88,8 +89,11 @@ class FittedModel:
             raise ValueError(f"members are {', '.join(self.weights)}; asked for {', '.join(names)}")
         total = sum(kept.values())
         weights = {name: weight / total for name, weight in kept.items()}
-        calibration = self.calibration if weights == self.weights else Calibration(typical=self.calibration.typical)
-        return replace(self, weights=weights, calibration=calibration)
+        if weights == self.weights:
+            return self
+        own = Calibration(typical=self.calibration.typical)  # two of three members: scores, but no p-values
+        calibration = self.alone.get(next(iter(kept)), own) if len(kept) == 1 else own
+        return replace(self, weights=weights, calibration=calibration, alone={})
 
     def score(self, table: pa.Table | pa.RecordBatch, *, draws: int | None = None) -> Scores:
         """Bounds of each record of a table with the encoding's columns; a record's figures depend on it alone.

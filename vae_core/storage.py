@@ -76,7 +76,12 @@ def _contents(model: FittedModel) -> dict[str, bytes]:
     return {
         "model.json": _json(document),
         "encoding.json": _json(encoding),
-        "calibration.json": _json(model.calibration.to_json()),
+        "calibration.json": _json(
+            {
+                "whole": model.calibration.to_json(),
+                "alone": {name: calibration.to_json() for name, calibration in model.alone.items()},
+            }
+        ),
         "profile.json": _json({"columns": profile}),
         "weights.safetensors": safetensors_numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()}),
     }
@@ -103,13 +108,15 @@ def load(folder: str | Path) -> FittedModel:
         prefix = f"member.{name}."
         own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
         companions[name] = IndependentColumns.from_arrays(own, encoding.features)
+    calibrations = json.loads(contents["calibration.json"])
     return FittedModel(
         encoding=encoding,
         vae=vae.eval(),
         noise=torch.from_numpy(arrays["noise"]),
         weights=document["weights"],
         companions=companions,
-        calibration=Calibration.from_json(json.loads(contents["calibration.json"])),
+        calibration=Calibration.from_json(calibrations["whole"]),
+        alone={name: Calibration.from_json(own) for name, own in calibrations["alone"].items()},
         settings=document["settings"],
         summary=document["summary"],
         trained_on=arrays["trained_on"],

@@ -318,11 +318,9 @@ def _finish(encoding: TableEncoding, records: TrainingRecords, settings: Setting
     parts = model.evaluate(reference)
     if not np.isfinite(parts.scores.bound).all():
         raise _stopped("a held-out record's bound is", run, run.steps)
-    typical = dict(zip(encoding.columns, np.median(parts.nats, axis=0).tolist(), strict=True))
-    typical["kl"] = float(np.median(parts.kl_nats))
+    model.alone = {name: _calibrate(model.with_members([name]), records) for name in weights if len(weights) > 1}
+    model.calibration = _calibrate(model, records)
     heldout = len(records.calibration.values) > 0
-    scores = parts.scores.anomaly_score if heldout else np.empty(0)
-    model.calibration = Calibration.fit(scores, typical)
     model.summary = {
         "rows": {"fit": len(records.fit.values), "selection": len(records.selection.values), "calibration": len(records.calibration.values), "seen": records.seen},
         "features": len(encoding.features),
@@ -333,6 +331,15 @@ def _finish(encoding: TableEncoding, records: TrainingRecords, settings: Setting
         "heldout_is": "calibration" if heldout else "fit",
     }
     return model
+
+
+def _calibrate(model: FittedModel, records: TrainingRecords) -> Calibration:
+    """Scores of held-out records, and each contribution's median there (on the fitted ones if none are held out)."""
+    parts = model.evaluate(records.reference())
+    typical = dict(zip(model.encoding.columns, np.median(parts.nats, axis=0).tolist(), strict=True))
+    typical["kl"] = float(np.median(parts.kl_nats))
+    heldout = len(records.calibration.values) > 0
+    return Calibration.fit(parts.scores.anomaly_score if heldout else np.empty(0), typical)
 
 
 def _compare_with_start(model: FittedModel, records: TrainingRecords, start: dict[str, Tensor]) -> None:
