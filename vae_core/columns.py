@@ -36,7 +36,7 @@ MAX_CATEGORIES = 63
 MAX_COUNTED = 20_000
 # Below it a missing cell is a surprise of its own; above it, it does not count in the ranking.
 RARE_MISSING = 0.01
-LARGEST = float(np.finfo(np.float64).max)
+LARGEST, SMALLEST = float(np.finfo(np.float64).max), float(np.finfo(np.float64).tiny)
 
 
 @dataclass
@@ -282,7 +282,7 @@ def _set_limits(column: Column, accumulator: _Accumulator, values: np.ndarray, s
     if not (math.isfinite(deviation) and math.isfinite(column.mean)):
         column.mean = column.quantiles[50]
         deviation = min(2 * (0.5 * column.quantiles[75] - 0.5 * column.quantiles[25]) / 1.349, LARGEST)
-    column.spread = max(deviation, 0.02 * (0.5 * column.high - 0.5 * column.low))
+    column.spread = max(deviation, 0.02 * (0.5 * column.high - 0.5 * column.low), SMALLEST)
 
 
 def _quantiles(values: np.ndarray, shares: np.ndarray, *, between: bool = True) -> list[float]:
