@@ -1,4 +1,4 @@
-"""Tables to model values and back: nothing is clipped, nothing unexpected is free, every way has a way back."""
+"""Tables to model values and back: nothing is clipped, nothing unexpected is free, every way leads back."""
 
 from __future__ import annotations
 
