@@ -121,7 +121,7 @@ def _records(lines: list[str], width: int, delimiter: str, last: bool) -> Iterat
         try:
             for row in reader:
                 end = first + reader.line_num
-                if row and not (width > 1 and len(row) == 1 and not row[0].strip()):
+                if row and not (width > 1 and not lines[start].strip(" \r\n")):
                     reason = _fault(row, lines[start:end], width)
                     if (
                         reason and end - start > 1

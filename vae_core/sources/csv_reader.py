@@ -76,12 +76,19 @@ class CsvReader:
         """The column names, and how many bytes of the text they take."""
         data, _ = next(self._whole_lines())
         try:
-            lines = io.StringIO(data.decode("utf-8"), newline="").readlines()
+            text = io.StringIO(data.decode("utf-8"), newline="")
         except UnicodeDecodeError as cause:
             raise self._not_text() from cause
-        reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
+        lines: list[str] = []
+
+        def noted() -> Iterator[str]:
+            for line in text:
+                lines.append(line)
+                yield line
+
+        reader = csv.reader(noted(), delimiter=self.delimiter, strict=True)
         try:
-            names = next((row for row in reader if any(map(str.strip, row))), None)
+            names = next((row for row in reader if lines[-1].strip(" \r\n")), None)
         except csv.Error as cause:
             raise InputError(f"the header cannot be read: {NOT_CLOSED}", file=self.source.path) from cause
         if names is None:
@@ -94,7 +101,7 @@ class CsvReader:
                 fix=f"If the columns are separated by {other!r}, say --delimiter {other!r}",
             )
         check_names(names, self.source.path)
-        return names, len("".join(lines[: reader.line_num]).encode("utf-8"))
+        return names, len("".join(lines).encode("utf-8"))
 
     def _whole_lines(self) -> Iterator[tuple[bytes, bool]]:
         """The text as UTF-8 in blocks that end with a line end, and whether the block is the last one."""
