@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vae_core.bounds import kl_standard_normal, reparameterize
-from vae_core.likelihoods import LIKELIHOODS, Likelihood
+from vae_core.likelihoods import LIKELIHOODS, TAIL_START, Likelihood
 from vae_core.networks import MLP, BatchedLinear
 
 __all__ = ["Architecture", "Group", "VAE"]
@@ -114,7 +114,7 @@ class VAE(nn.Module):
         h = self.encoder(torch.cat([near, context], -1).expand(a.members, -1, -1))
         mean, raw = self.encoder_mean(h), self.encoder_variance(h)
         if a.linear_skip:
-            size = inputs.abs()
+            size = inputs.abs().clamp(max=TAIL_START)  # beyond it a value costs more and explains nothing more
             linear = torch.where(
                 size > LINEAR_UP_TO,
                 inputs.sign() * (LINEAR_UP_TO + torch.log1p((size - LINEAR_UP_TO).clamp(min=0))),
