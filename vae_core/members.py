@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,18 +17,21 @@ BINS = 2048
 SUPPORT = 2000  # values of a column that the kernel density is built from
 HEAVY = 0.03  # weight of the Student-t(2) component, which covers what training never came near
 NARROWEST = 0.08
+FINE = 1e-4  # steps of whole numbers below which their mass is density times step
 
 
 class IndependentColumns:
     """log P(x) = sum over columns of log P(x_j): what a model knows that sees no dependence between columns.
 
-    Real and whole columns: .97 of a Gaussian kernel density (on a grid, piecewise constant, so it integrates to 1
-    exactly) + .03 of a Student-t with 2 degrees of freedom; whole numbers take its mass on their step. Booleans
-    and categories: smoothed shares (Laplace). In nats, in the VAE's base measure. Low = anomalous. It keeps
-    grids, no training records.
+    Real and whole columns: .97 of a Gaussian kernel density (on a grid, piecewise constant, so it integrates
+    to 1 exactly) + .03 of a Student-t with 2 degrees of freedom; whole numbers take its mass on their step.
+    Booleans and categories: smoothed shares (Laplace). In nats, in the VAE's base measure. Low = anomalous.
+    It keeps grids, no training records.
     """
 
-    def __init__(self, edges: np.ndarray, cumulative: np.ndarray, shares: np.ndarray, features: Sequence[Feature]) -> None:
+    def __init__(
+        self, edges: np.ndarray, cumulative: np.ndarray, shares: np.ndarray, features: Sequence[Feature]
+    ) -> None:
         self.edges = edges  # (m, BINS + 1)
         self.cumulative = cumulative  # (m, BINS + 1): the kernel density's distribution function at the edges
         self.shares = shares  # (m, classes): log-probabilities of discrete columns
@@ -43,8 +47,11 @@ class IndependentColumns:
         shares = np.zeros((m, classes))
         for j, feature in enumerate(features):
             observed = values[mask[:, j], j]
-            if _is_discrete(feature):
-                size = 2 if feature.likelihood == "bernoulli" else int(feature.scale)
+            if feature.likelihood == "bernoulli":
+                share = (observed.sum() + 1) / (len(observed) + 2)
+                shares[j, :2] = np.log([1 - share, share])
+            elif feature.likelihood == "categorical":
+                size = int(feature.scale)
                 counts = np.bincount(observed.astype(np.int64), minlength=size)[:size] + 1.0
                 shares[j, :size] = np.log(counts / counts.sum())
             else:
@@ -56,30 +63,40 @@ class IndependentColumns:
         terms = np.zeros(values.shape)
         for j, feature in enumerate(self.features):
             x = values[:, j]
-            if _is_discrete(feature):
+            if (
+                feature.likelihood == "bernoulli"
+            ):  # a grey value has the VAE's own form: minus the cross-entropy
+                terms[:, j] = (1 - x) * self.shares[j, 0] + x * self.shares[j, 1]
+            elif feature.likelihood == "categorical":
                 terms[:, j] = self.shares[j, x.astype(np.int64).clip(0, self.shares.shape[1] - 1)]
+            elif feature.likelihood == "whole":
+                terms[:, j] = self._log_mass(j, x, feature.scale)
             else:
-                terms[:, j] = self._log_density(j, x, feature.scale if feature.likelihood == "whole" else None)
+                terms[:, j] = self._log_density(j, x)
         return np.where(mask, terms, 0.0)
 
     def score(self, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """log P(x) of each record in nats, low = anomalous: (n, m) -> (n,)."""
         return self.log_prob(values, mask).sum(1)
 
-    def _log_density(self, j: int, x: np.ndarray, step: float | None) -> np.ndarray:
+    def _log_density(self, j: int, x: np.ndarray) -> np.ndarray:
         edges, cumulative = self.edges[j], self.cumulative[j]
-        half = 0.5 * step if step is not None else 0.0
-        if step is None:
-            place = np.searchsorted(edges, x, side="right") - 1
-            inside = (place >= 0) & (place < BINS)
-            place = place.clip(0, BINS - 1)
-            kernel = np.where(inside, np.diff(cumulative)[place] / np.diff(edges)[place], 0.0)
-            heavy = student_t.pdf(x, 2)
-        else:
-            kernel = np.interp(x + half, edges, cumulative) - np.interp(x - half, edges, cumulative)
-            far = np.abs(x)
-            heavy = student_t.sf(far - half, 2) - student_t.sf(far + half, 2)
-        return np.log((1 - HEAVY) * kernel.clip(0) + HEAVY * heavy.clip(1e-300))
+        place = np.searchsorted(edges, x, side="right") - 1
+        inside = (place >= 0) & (place < BINS)
+        place = place.clip(0, BINS - 1)
+        kernel = np.where(inside, np.diff(cumulative)[place] / np.diff(edges)[place], 0.0)
+        return np.log((1 - HEAVY) * kernel + HEAVY * _student(x))
+
+    def _log_mass(self, j: int, x: np.ndarray, step: float) -> np.ndarray:
+        """log P(x - step/2 < X < x + step/2), without cancellation for small steps and far values."""
+        if step < FINE:
+            return self._log_density(j, x) + math.log(step)
+        edges, cumulative, half = self.edges[j], self.cumulative[j], 0.5 * step
+        kernel = np.interp(x + half, edges, cumulative) - np.interp(x - half, edges, cumulative)
+        size = np.abs(x)
+        near = student_t.sf(size - half, 2) - student_t.sf(size + half, 2)
+        heavy = np.where(size > 1e4 * max(1.0, half), step * _student(x), near)
+        return np.log((1 - HEAVY) * kernel.clip(0) + HEAVY * heavy)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What storage writes."""
@@ -90,16 +107,19 @@ class IndependentColumns:
         return cls(arrays["edges"], arrays["cumulative"], arrays["shares"], features)
 
 
-def _is_discrete(feature: Feature) -> bool:
-    return feature.likelihood in ("categorical", "bernoulli")
+def _student(x: np.ndarray) -> np.ndarray:
+    """Density of Student's t with 2 degrees of freedom."""
+    return (2 + np.square(x)) ** -1.5
 
 
 def _kernel_distribution(observed: np.ndarray, feature: Feature) -> tuple[np.ndarray, np.ndarray]:
-    """Grid and distribution function of a Gaussian kernel density of at most SUPPORT quantiles of the column."""
+    """Grid and distribution function of a Gaussian kernel density of at most SUPPORT quantiles of it."""
     if not len(observed):
         observed = np.zeros(1)
-    points = np.quantile(observed, (np.arange(min(SUPPORT, len(observed))) + 0.5) / min(SUPPORT, len(observed)))
-    deviation = min(observed.std(), (np.quantile(observed, 0.75) - np.quantile(observed, 0.25)) / 1.349 or np.inf)
+    support = min(SUPPORT, len(observed))
+    points = np.quantile(observed, (np.arange(support) + 0.5) / support)
+    middle = (np.quantile(observed, 0.75) - np.quantile(observed, 0.25)) / 1.349
+    deviation = min(observed.std(), middle or np.inf)
     width = 0.9 * deviation * len(points) ** -0.2  # Silverman (1986), equation 3.31
     step = feature.scale if feature.likelihood == "whole" else _step(observed)
     width = max(width, NARROWEST, 0.5 * step)
@@ -108,9 +128,8 @@ def _kernel_distribution(observed: np.ndarray, feature: Feature) -> tuple[np.nda
     cumulative = np.zeros(BINS + 1)
     for chunk in np.array_split(points, max(1, len(points) // 200)):
         cumulative += ndtr((edges[:, None] - chunk) / width).sum(1)
-    cumulative /= len(points)
-    cumulative[0], cumulative[-1] = 0.0, 1.0
-    return edges, cumulative
+    # What lies beyond the grid is left to the Student-t, not heaped into the outermost bins.
+    return edges, (cumulative - cumulative[0]) / (cumulative[-1] - cumulative[0])
 
 
 def _step(observed: np.ndarray) -> float:
