@@ -31,8 +31,9 @@ class Calibration:
     def fit(cls, scores: np.ndarray, typical: Mapping[str, float]) -> Calibration:
         """Sort the held-out anomaly scores (n,) and fit a generalised Pareto tail to the highest tenth.
 
-        Probability-weighted moments (Hosking & Wallis 1987); the shape is kept at 0 or above, so that the tail
-        has no end and different scores never tie.
+        Probability-weighted moments (Hosking & Wallis 1987); the shape is kept at 0 or above, so that the
+        tail has no end and different scores never tie. Where scores do have an end, the smallest p-values are
+        too large: the safe side.
         """
         ordered = np.sort(np.asarray(scores, dtype=np.float64))
         calibration = cls(ordered, dict(typical))
@@ -46,10 +47,10 @@ class Calibration:
         return calibration
 
     def p_values(self, scores: np.ndarray) -> np.ndarray:
-        """Share of held-out records at least as anomalous, (1 + count) / (1 + n): scores (n,) -> (n,), low = anomalous.
+        """Share of held-out records at least as anomalous, (1 + count) / (1 + n): (n,) -> (n,), low = anomalous.
 
-        Above the tail's threshold the fitted tail replaces the count, continuous with it. nan without held-out
-        records.
+        Above the tail's threshold the fitted tail replaces the count, continuous with it. nan without
+        held-out records.
         """
         n = len(self.scores)
         if n == 0:
@@ -64,8 +65,11 @@ class Calibration:
 
     def _survival(self, excess: np.ndarray) -> np.ndarray:
         scaled = excess / self.scale
-        log_survival = -scaled if self.shape < 1e-6 else -np.log1p(self.shape * scaled) / self.shape
-        return np.exp(np.maximum(log_survival, -700.0))  # above 1e-304: a p-value of 0 would claim certainty
+        nats = scaled if self.shape < 1e-6 else np.log1p(self.shape * scaled) / self.shape
+        # Beyond exp(-100), which no data can support, it falls as a power: different scores go on to
+        # differ, and none reaches 0, which would claim certainty.
+        nats = np.where(nats > 100, 100 + 20 * np.log(np.maximum(nats, 100) / 100), nats)
+        return np.exp(-np.minimum(nats, 700.0))
 
     def to_json(self) -> dict[str, Any]:
         return {
