@@ -223,16 +223,25 @@ def _mlflow() -> Iterator[Any]:
 
     for noisy in ("mlflow", "alembic", "mlflow.store.db.utils"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI") or uri)
+    _point_at(mlflow, uri)
     try:
         yield mlflow
     except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
         reason = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise RegistryUnavailable(
-            f"the model registry at {_without_password(uri)} said: {reason}",
+            _without_password(f"the model registry at {uri} said: {reason}"),
             fix="Check MLFLOW_TRACKING_URI, or unset it to use the one in .elborank",
         ) from error
+
+
+def _point_at(mlflow: Any, uri: str) -> None:
+    """Use this store in this process. MLflow also writes it to the environment, where it would outlive us."""
+    configured = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(configured["MLFLOW_REGISTRY_URI"] or uri)
+    for name, value in configured.items():
+        if value is None:
+            os.environ.pop(name, None)
 
 
 def _make_experiment(mlflow: Any) -> None:
@@ -399,6 +408,10 @@ def _utc(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _without_password(uri: str) -> str:
-    parts = urlsplit(uri)
-    return uri if "@" not in parts.netloc else parts._replace(netloc=parts.netloc.rsplit("@", 1)[1]).geturl()
+def _without_password(text: str) -> str:
+    """Addresses in a message without who asks, and by which password.
+
+    >>> _without_password("http://me:secret@host:5000/api is down")
+    'http://host:5000/api is down'
+    """
+    return re.sub(r"://[^/@\s]+@", "://", text)

@@ -309,10 +309,10 @@ def rank(
     progress: Any = None,
 ) -> dict[str, Any]:
     """Score every unit, rank, explain, publish; or find that this very report is there already."""
-    from vae_core import engines, job, sources
+    from vae_core import engines, job
     from vae_core import report as reports
 
-    done, total = 0, len(sources.plan(data))
+    done, total = 0, len(job.cut(data))
 
     def count(_result: Any) -> None:
         nonlocal done
@@ -347,7 +347,7 @@ def report(path: str, *, top: int) -> dict[str, Any]:
     """The first rows of a report and its counts."""
     from vae_core import report as reports
 
-    found = reports.read_report(path)
+    found = reports.read_report(Path(path).resolve())
     return {**_summary(found.folder, found.manifest), "records": reports.top(found.folder, top)}
 
 
@@ -355,7 +355,7 @@ def explain(path: str, record_id: str) -> dict[str, Any]:
     """One record of a report, with its reasons; where several share the key, the highest-ranked."""
     from vae_core import report as reports
 
-    found = reports.read_report(path)
+    found = reports.read_report(Path(path).resolve())
     rows = reports.find(found.folder, record_id)
     return {**_summary(found.folder, found.manifest), "same_key": len(rows), **rows[0]}
 

@@ -1,4 +1,4 @@
-"""Generated records: written whole, and compared with the data column by column, beside probabilistic PCA's."""
+"""Generated records: written whole, and compared with the data column by column, beside those of pPCA."""
 
 from __future__ import annotations
 

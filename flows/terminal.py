@@ -33,7 +33,7 @@ def safe(value: object) -> str:
     """A user's text for rich: one line, nothing obeyed.
 
     >>> safe("[red]a[/red]\\x1b[2J")
-    '\\\\[red]a\\\\[/red]\\\\x1b\\\\[2J'
+    '\\\\[red]a\\\\[/red]\\\\x1b[2J'
     """
     return escape(one_line(str(value)))
 
@@ -49,7 +49,7 @@ def show(result: Mapping[str, Any], as_json: bool, render: Any) -> None:
     if as_json:
         print(json.dumps(plain(result), ensure_ascii=False, allow_nan=False, indent=2))
     else:
-        render(Console(highlight=False), result)
+        render(Console(highlight=False, emoji=False), result)
 
 
 def plain(value: Any) -> Any:

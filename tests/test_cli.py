@@ -1,0 +1,335 @@
+"""The command line: what is typed, what comes back, and what a mistake looks like."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import typer
+
+from flows.cli import app, main
+from tests import shop
+
+COMMANDS = [
+    "ingest", "train", "score", "report", "explain", "generate", "models list", "models promote", "deploy",
+]  # fmt: skip
+
+
+def run(*arguments: str) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    """The document that a command with --json prints: standard output holds nothing else."""
+    code = run(*arguments, "--json")
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    return json.loads(captured.out)
+
+
+def complaint(capsys: pytest.CaptureFixture[str], code: int, *arguments: str) -> str:
+    """What standard error says when a command ends with this code: exactly one line."""
+    assert run(*arguments) == code
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert captured.out == ""
+    return lines[0]
+
+
+def published(folder: Path) -> dict[str, bytes]:
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
+
+
+# ----------------------------------------------------------------------------------------- the way through
+
+
+def test_the_way_from_a_file_to_the_reasons_of_its_strangest_record(
+    in_shop: shop.Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored = run_json(capsys, *shop.SCORE, "--output", str(tmp_path), "--top-k", "3")
+    assert scored["top"][0]["record_id"] == shop.STRANGE
+    assert (scored["ranked"], scored["flagged"], scored["published"]) == (168, 3, True)
+    folder = Path(scored["folder"])
+    assert folder.parent == tmp_path / "sales" and folder.name.startswith("run=")
+    told = run_json(capsys, "report", str(folder), "--top", "5")
+    assert [row["rank"] for row in told["records"]] == [1, 2, 3, 4, 5]
+    why = run_json(capsys, "explain", str(folder), shop.STRANGE)
+    assert why["rank"] == 1 and why["flagged"]
+    assert sum(r["nats"] for r in why["reasons"]) + why["rest_nats"] == pytest.approx(why["bound"])
+
+
+def test_the_same_command_again_publishes_nothing_and_says_so(
+    in_shop: shop.Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*shop.SCORE, "--output", tmp_path) == 0
+    before = published(tmp_path)
+    capsys.readouterr()
+    assert run(*shop.SCORE, "--output", tmp_path) == 0
+    assert "Nothing to do" in capsys.readouterr().out
+    assert published(tmp_path) == before
+
+
+def test_the_same_training_again_finds_the_registered_version(
+    in_shop: shop.Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = run_json(capsys, *shop.TRAIN)
+    assert (again["version"], again["reused"]) == ("1", True)
+
+
+def test_another_report_for_the_same_interval_is_refused_unless_replaced(
+    in_shop: shop.Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = [*shop.SCORE, "--output", str(tmp_path), "--as-of", "2024-01-25"]
+    first = run_json(capsys, *job, "--top-k", "3")
+    assert Path(first["folder"]).name == "as_of=20240125T000000Z"
+    assert "--replace" in complaint(capsys, 3, *job, "--top-k", "4")
+    second = run_json(capsys, *job, "--top-k", "4", "--replace")
+    assert second["flagged"] == 4
+    # The place of the interval now leads to the new report; the old one is still there, untouched.
+    assert run_json(capsys, "report", first["folder"])["flagged"] == 4
+    assert (
+        pq.read_table(Path(first["folder"]) / "report.parquet").column("flagged").to_pylist().count(True) == 3
+    )
+
+
+def test_two_workers_and_one_publish_the_same_bytes(in_shop: shop.Shop, tmp_path: Path) -> None:
+    assert run(*shop.SCORE, "--output", tmp_path / "one") == 0
+    assert run(*shop.SCORE, "--output", tmp_path / "two", "--workers", "2") == 0
+    assert published(tmp_path / "one") == published(tmp_path / "two")
+
+
+def test_an_ingested_dataset_gives_the_report_of_its_raw_file(
+    in_shop: shop.Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = run_json(
+        capsys,
+        "ingest",
+        "sales.csv",
+        "--store",
+        str(tmp_path / "store"),
+        "--id",
+        "sale",
+        "--from",
+        shop.TRAINED_UNTIL,
+    )
+    assert (data["rows"], data["outside"]) == (168, 576)
+    model = ["--model", "models:/shop@champion", "--output", str(tmp_path)]
+    scored = run_json(capsys, "score", data["folder"], *model)
+    raw = run_json(capsys, *shop.SCORE, "--output", str(tmp_path / "raw"))
+    assert scored["top"] == raw["top"]
+
+
+def test_generate_writes_records_in_the_columns_types_and_categories_of_the_data(
+    in_shop: shop.Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "new" / "made.parquet"
+    arguments = ["generate", "--model", "models:/shop@champion", "--n", "300", "--output", str(target)]
+    made = run_json(capsys, *arguments)
+    table = pq.read_table(target).to_pandas()
+    assert len(table) == 300
+    assert set(table["kind"]) <= {"apple", "=pear", "[red]plum[/red]", "other"}
+    assert table["card"].dtype == bool
+    distances = {row["column"]: row["vae"] for row in made["distances"]}
+    assert distances["weight"] < 0.3 and distances["kind"] < 0.2
+    assert "--replace" in complaint(capsys, 3, *arguments)
+
+
+def test_generated_csv_holds_no_formula_for_a_spreadsheet(in_shop: shop.Shop, tmp_path: Path) -> None:
+    target = tmp_path / "made.csv"
+    assert (
+        run("generate", "--model", "models:/shop@champion", "--n", "100", "--output", target, "--seed", "3")
+        == 0
+    )
+    rows = list(csv.DictReader(target.open()))
+    assert len(rows) == 100
+    assert {row["kind"] for row in rows} <= {"apple", "'=pear", "[red]plum[/red]", "other"}
+    assert pd.to_datetime([row["hour"] for row in rows], format="%Y-%m-%dT%H:%M:%SZ").notna().all()
+
+
+def test_a_better_model_is_promoted_and_the_old_one_can_be_found(
+    in_shop: shop.Shop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ELBORANK_HOME", str(tmp_path / "home"))
+    for seed in ("1", "2"):
+        run_json(capsys, *shop.TRAIN[:-2], "--steps", "20", "--seed", seed)
+    assert [m["aliases"] for m in run_json(capsys, "models", "list")["models"]] == [
+        ["challenger"],
+        ["champion"],
+    ]
+    assert run_json(capsys, "models", "promote", "shop")["changed"]
+    assert [m["aliases"] for m in run_json(capsys, "models", "list")["models"]] == [
+        ["champion"],
+        ["previous"],
+    ]
+    assert not run_json(capsys, "models", "promote", "shop", "--version", "2")["changed"]
+
+
+# ----------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["score", "nowhere.csv", "--model", "models:/shop@champion"], "nowhere.csv"),
+        (["score", "sales.csv", "--model", "models:/ship@champion"], "models:/shop@champion"),
+        (["score", "sales.csv", "--model", "no/such/folder"], "models:/shop@champion"),
+        (["score", "sales.csv", "--model", "models:/shop/9"], "models:/shop@champion"),
+        ([*shop.SCORE, "--fdr", "0.1", "--alpha", "0.1"], "fdr and alpha"),
+        ([*shop.SCORE, "--members", "nobody"], "nobody"),
+        ([*shop.SCORE, "--as-of", "yesterday"], "yesterday"),
+        ([*shop.SCORE, "--until", "2024-01-02"], "interval"),
+        (["train", "sales.csv", "--name", "../x"], "cannot name a model"),
+        (["train", "sales.csv", "--name", "x", "--kind", "weight"], "--kind"),
+        (["train", "sales.csv", "--name", "x", "--kind", "nothing=real"], "nothing"),
+        (["train", "sales.csv", "--name", "x", "--preset", "best"], "best"),
+        (["train", "sales.csv", "--name", "x", "--id", "salt"], "salt"),
+        (["report", "."], "report"),
+        (["generate", "--model", "models:/shop@champion", "--n", "3", "--output", "x.xlsx"], "x.xlsx"),
+        (["deploy", "sales.csv", "--model", "models:/shop", "--every", "1h"], "prefect server start"),
+        (["deploy", "sales.csv", "--model", "models:/shop@champion"], "--every"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_to_do(
+    in_shop: shop.Shop, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert words in complaint(capsys, 2, *arguments)
+
+
+def test_a_missing_column_names_the_column_and_leaves_nothing_behind(
+    in_shop: shop.Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.sales().drop(columns="price").to_csv(tmp_path / "sales.csv", index=False)
+    line = complaint(
+        capsys,
+        2,
+        "score",
+        tmp_path / "sales.csv",
+        "--model",
+        "models:/shop@champion",
+        "--output",
+        tmp_path / "out",
+    )
+    assert "price" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_written_is_one_line(
+    in_shop: shop.Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("here is a file, not a folder")
+    assert str(tmp_path) in complaint(capsys, 2, *shop.SCORE, "--output", tmp_path / "file")
+    where = tmp_path / "file" / "made.csv"
+    line = complaint(capsys, 2, "generate", "--model", "models:/shop@champion", "--n", "3", "--output", where)
+    assert str(where.parent) in line
+
+
+def test_a_file_size_limit_is_one_line_and_no_half_report_stays(in_shop: shop.Shop, tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys; from flows.cli import main;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "import vae_core.job, vae_core.storage, mlflow;"  # what MLflow itself writes is none of our business
+        "from flows import registry; registry.resolve('models:/shop@champion');"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); sys.exit(main(sys.argv[1:]))"
+    )
+    again = subprocess.run(
+        [sys.executable, "-c", code, *shop.SCORE, "--output", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 2, again.stderr
+    assert "Traceback" not in again.stderr
+    assert not list(tmp_path.glob("**/report.parquet"))
+
+
+def test_text_of_the_user_is_shown_and_not_obeyed(
+    in_shop: shop.Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = shop.sales().tail(50).reset_index(drop=True)
+    frame.loc[0, ["sale", "price"]] = ["=1+cmd", 500.0]
+    frame.loc[1, ["sale", "price"]] = ["[red]x[/red]\x1b[2J:smile:", 400.0]
+    frame.to_csv(tmp_path / "sales.csv", index=False)
+    run_json(
+        capsys, "score", tmp_path / "sales.csv", "--model", "models:/shop@champion", "--output", tmp_path
+    )
+    folder = str(next((tmp_path / "sales").glob("run=*")))
+    assert run("report", folder, "--top", "2") == 0
+    shown = capsys.readouterr().out.replace("\n", "")
+    assert "\x1b[2J" not in shown
+    assert "[red]x[/" in shown and ":smile:" in shown.replace(" ", "")
+    assert run("report", folder, "--top", "2", "--csv") == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert rows[0]["record_id"] == "'=1+cmd"
+    assert float(rows[0]["bound"]) < 0
+
+
+# ----------------------------------------------------------------------------------------- help
+
+
+def options_of(command: str) -> list[Any]:
+    group: Any = typer.main.get_command(app)
+    for name in command.split():
+        group = group.commands[name]
+    return list(group.params)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_has_a_help_text(command: str) -> None:
+    without = [p.name for p in options_of(command) if not getattr(p, "help", None)]
+    assert without == []
+
+
+def test_no_command_is_forgotten_here() -> None:
+    group: Any = typer.main.get_command(app)
+    names = {name for name, found in group.commands.items() if not hasattr(found, "commands")}
+    names |= {f"models {name}" for name in group.commands["models"].commands}
+    assert names == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_prints_json_on_request(command: str) -> None:
+    assert "--json" in [flag for p in options_of(command) for flag in p.opts]
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_teaches_by_example_in_80_columns(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(*command.split(), "--help") == 0
+    shown = capsys.readouterr().out
+    assert f"$ elborank {command}".rstrip() in shown
+    assert max(len(line) for line in shown.splitlines()) <= 80
+
+
+def test_help_takes_less_than_half_a_second_of_processor_time() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, "-m", "flows.cli", "--help"], check=True, capture_output=True, env=os.environ
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert used < 0.5
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    code = "import sys, flows.cli; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert not {"torch", "pandas", "numpy", "pyarrow", "mlflow", "prefect", "pydantic", "sklearn"} & set(
+        loaded
+    )
