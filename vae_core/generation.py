@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from vae_core.cells import ARROW_TYPES, periodic
+from vae_core.cells import ARROW_TYPES, DAY, periodic
+from vae_core.likelihoods import class_log_probabilities
 from vae_core.scoring import FittedModel
 
 __all__ = ["sample"]
@@ -21,9 +22,9 @@ def sample(
     """n new records as a table: z from the prior, x from P(x|z), or with `mean` the mean of P(x|z).
 
     Each record comes from one of the ensemble's VAEs, chosen at random; a timestamp that serves as context is
-    drawn from the span of training. `missing` imitates the training's share of missing cells, column by column.
-    Under a Bernoulli on grey values (the lecture's preset) real columns take the mean: a draw would be 0 or 1.
-    Columns that were left out (identifiers, free text) are not generated. Raises ValueError for n < 0.
+    drawn from the span of training. `missing` imitates the training's share of missing cells, each column by
+    itself. Under a Bernoulli on grey values (the lecture's preset) real columns take the mean, since a draw
+    would be 0 or 1. Columns that were left out (identifiers, free text) are not generated. Raises ValueError for n < 0.
     """
     if n < 0:
         raise ValueError(f"n must be 0 or more; got {n}")
@@ -47,7 +48,9 @@ def sample(
             mask[:, [j for j, f in enumerate(encoding.features) if f.column == index]] &= ~gone[:, None]
     table = encoding.decode(values, mask)
     if encoding.time is not None:
-        table = table.append_column(encoding.time, pa.array(stamps.astype(np.int64), ARROW_TYPES["timestamp"]))
+        table = table.append_column(
+            encoding.time, pa.array(stamps.astype(np.int64), ARROW_TYPES["timestamp"])
+        )
     return table.select([name for name in encoding.columns if name in table.column_names])
 
 
@@ -58,7 +61,17 @@ def _timestamps(model: FittedModel, n: int, generator: np.random.Generator) -> n
         return np.zeros(n)
     column = next(c for c in encoding.described if c.name == encoding.time)
     drawn = np.interp(generator.random(n), np.linspace(0, 1, len(column.quantiles)), column.quantiles)
+    times_of_day = np.unique(np.mod(column.quantiles, DAY))
+    if len(times_of_day) == 1:  # daily data: whole days
+        return np.floor((drawn - times_of_day[0]) / DAY) * DAY + times_of_day[0]
     return np.floor(drawn / 1e6) * 1e6
+
+
+def _named_class(parameters: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """The most probable class that has a name: 'other' only where there is no other."""
+    log_p = class_log_probabilities(parameters, scale)
+    log_p[..., 0] = torch.where(scale > 1, -torch.inf, log_p[..., 0])
+    return log_p.argmax(-1).to(parameters.dtype)
 
 
 def _draw(model: FittedModel, parameters: torch.Tensor, generator: torch.Generator, mean: bool) -> np.ndarray:
@@ -69,6 +82,8 @@ def _draw(model: FittedModel, parameters: torch.Tensor, generator: torch.Generat
         chosen = vae.parameters_of(group, parameters)
         scale = vae.scale[group.features].to(chosen.dtype)
         average = group.likelihood.moments(chosen, scale)[0]
+        if group.likelihood.name == "categorical":
+            average = _named_class(chosen, scale)
         drawn = average if mean else group.likelihood.sample(chosen, scale, generator)
         if group.likelihood.name == "bernoulli":
             grey = [encoding.described[encoding.features[j].column].kind != "boolean" for j in group.features]
