@@ -24,7 +24,8 @@ def sample(
     Each record comes from one of the ensemble's VAEs, chosen at random; a timestamp that serves as context is
     drawn from the span of training. `missing` imitates the training's share of missing cells, each column by
     itself. Under a Bernoulli on grey values (the lecture's preset) real columns take the mean, since a draw
-    would be 0 or 1. Columns that were left out (identifiers, free text) are not generated. Raises ValueError for n < 0.
+    would be 0 or 1. Columns that were left out (identifiers, free text) are not generated. Raises ValueError
+    for n < 0.
     """
     if n < 0:
         raise ValueError(f"n must be 0 or more; got {n}")

@@ -1,0 +1,264 @@
+"""Reasons: exact to the nat, the planted cause first, in the user's own units and words."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from vae_core import training
+from vae_core.explanation import COMBINATION, REASON, explain
+from vae_core.scoring import FittedModel
+
+ROWS = 1500
+START = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
+
+
+def weather(rows: int = ROWS) -> pa.Table:
+    r = np.random.default_rng(0)
+    temperature = r.normal(60, 8, rows)
+    humid = temperature - r.gamma(2.0, 2.0, rows)
+    return pa.table(
+        {
+            "station": [f"st-{i}" for i in range(rows)],
+            "time": pa.array(
+                [START + i * datetime.timedelta(hours=1) for i in range(rows)], pa.timestamp("us", "UTC")
+            ),
+            "temp": temperature,
+            "dewp": humid,
+            "wind": pa.array(
+                np.where(r.random(rows) < 0.1, np.nan, r.gamma(3.0, 3.0, rows)), from_pandas=True
+            ),
+            "flights": r.poisson(30, rows),
+            "open": pa.array(r.random(rows) < 0.95),
+            "sky": np.where(humid > temperature - 3, "fog", "clear").tolist(),
+            "airport": ["EWR"] * rows,
+            "runways": [3] * rows,
+            "note": pa.nulls(rows, pa.string()),
+        }
+    )
+
+
+def train(**options: Any) -> FittedModel:
+    settings = training.Settings(**({"steps": 300, "hidden": (32,), "members": 2} | options))
+    return training.fit(lambda: iter(weather().to_batches()), settings=settings)
+
+
+@pytest.fixture(scope="module")
+def model() -> FittedModel:
+    return train()
+
+
+@pytest.fixture(scope="module")
+def scaled() -> FittedModel:
+    return train(likelihood="continuous_bernoulli", steps=60)
+
+
+@pytest.fixture(scope="module")
+def lecture() -> FittedModel:
+    return train(preset="lecture", members=1)
+
+
+def planted(**cells: Any) -> pa.Table:
+    """One ordinary hour with some cells replaced."""
+    table = weather().slice(10, 1)
+    for name, value in cells.items():
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, pa.array([value], table.schema.field(name).type))
+    return table
+
+
+def first(model: FittedModel, **cells: Any) -> dict[str, Any]:
+    return explain(model, planted(**cells)).column("reasons").to_pylist()[0][0]
+
+
+def why(model: FittedModel, **cells: Any) -> str:
+    return explain(model, planted(**cells)).column("why")[0].as_py()
+
+
+@pytest.mark.parametrize("top", [0, 1, 3, 5, 50])
+@pytest.mark.parametrize("members", [["vae", "columns"], ["vae"]])
+def test_reasons_and_the_rest_sum_to_the_bound(model: FittedModel, top: int, members: list[str]) -> None:
+    table, judge = weather(200), model.with_members(members)
+    explained = explain(judge, table, top=top)
+    assert explained.schema.field("reasons").type == pa.list_(REASON)
+    bound = judge.score(table).bound
+    for reasons, rest, total in zip(
+        explained.column("reasons").to_pylist(), explained.column("rest_nats").to_pylist(), bound, strict=True
+    ):
+        assert len(reasons) <= top
+        assert sum(reason["nats"] for reason in reasons) + rest == pytest.approx(total, abs=1e-6)
+
+
+def test_all_reasons_leave_only_what_is_no_surprise(model: FittedModel) -> None:
+    """With room for every one, the rest is made of contributions at or above their median."""
+    table = weather(100)
+    parts = model.evaluate(model.encoding.encode(table))
+    usual = [model.calibration.typical[name] for name in (*model.encoding.columns, "kl")]
+    contributions = np.c_[parts.nats, parts.kl_nats]
+    unsurprising = np.where(contributions >= usual, contributions, 0).sum(1)
+    explained = explain(model, table, top=50)
+    named = [
+        len(reasons) > 1 or reasons[0]["nats"] < reasons[0]["typical"]
+        for reasons in explained.column("reasons").to_pylist()
+    ]
+    np.testing.assert_allclose(
+        explained.column("rest_nats").to_numpy()[named], unsurprising[named], atol=1e-6
+    )
+
+
+def test_surprises_come_in_order(model: FittedModel) -> None:
+    for reasons in explain(model, weather(200)).column("reasons").to_pylist():
+        deficits = [reason["typical"] - reason["nats"] for reason in reasons]
+        assert deficits == sorted(deficits, reverse=True)
+        assert all(deficit > 0 for deficit in deficits[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("temp", 160.0), ("dewp", -40.0), ("wind", 1048.0), ("flights", 400), ("sky", "ash")]
+)
+def test_a_planted_wild_cell_is_the_first_reason(model: FittedModel, name: str, value: Any) -> None:
+    reason = first(model, **{name: value})
+    assert reason["feature"] == name
+    assert reason["value"] == (f"{value:g}" if name != "sky" else value)
+    assert reason["nats"] < reason["typical"] - 2
+
+
+@pytest.mark.parametrize("name", ["temp", "wind"])
+def test_the_lectures_model_names_the_planted_cell_too(
+    lecture: FittedModel, scaled: FittedModel, name: str
+) -> None:
+    for judge in (lecture, scaled):
+        reason = first(judge, **{name: 1048.0})
+        assert (reason["feature"], reason["value_number"]) == (name, 1048.0)
+        assert 0 < float(reason["expected"]) < 100
+
+
+def test_values_and_expected_values_are_in_the_users_units(model: FittedModel) -> None:
+    """The other cells of the hour say what was to be expected: the dew point lies a few degrees below."""
+    hour = planted().to_pylist()[0]
+    reason = first(model, dewp=hour["dewp"] - 60.0)
+    assert reason["value_number"] == hour["dewp"] - 60.0
+    assert float(reason["value"]) == pytest.approx(hour["dewp"] - 60.0, rel=1e-5)
+    assert float(reason["expected"]) == pytest.approx(hour["temp"] - 4, abs=5)
+    assert float(reason["low"]) < float(reason["expected"]) < float(reason["high"])
+    assert float(reason["high"]) - float(reason["low"]) < 25
+
+
+def test_the_sentence_reads_well(model: FittedModel) -> None:
+    text = why(model, wind=1048.0)
+    head, cost = text.split(";")[0].rsplit(": ", 1)
+    assert head.startswith("wind 1048, expected ")
+    assert head.endswith(")") and " to " in head
+    assert cost.startswith("-") and cost.endswith(" nats")
+    assert float(cost.removesuffix(" nats").replace(",", "")) < -100
+    assert "\n" not in text and "None" not in text and "nan" not in text
+
+
+def test_a_whole_number_is_written_whole(model: FittedModel) -> None:
+    reason = first(model, flights=12_345_678)
+    assert reason["value"] == "12345678"
+    assert reason["expected"].isdigit() and 20 <= int(reason["expected"]) <= 40
+    assert all(reason[name].lstrip("-").isdigit() for name in ("low", "high"))
+
+
+def test_a_boolean_speaks_of_true_and_false(model: FittedModel) -> None:
+    reasons = explain(model, planted(open=False), top=20).column("reasons").to_pylist()[0]
+    reason = next(reason for reason in reasons if reason["feature"] == "open")
+    assert (reason["value"], reason["expected"], reason["low"], reason["high"]) == (
+        "false",
+        "true",
+        None,
+        None,
+    )
+
+
+@pytest.mark.parametrize("name", ["model", "scaled", "lecture"])
+def test_a_category_speaks_in_the_users_words(name: str, request: pytest.FixtureRequest) -> None:
+    """A dew point ten degrees below goes with a clear sky, and fog has the lower or the higher number."""
+    judge = request.getfixturevalue(name)
+    hour = planted().to_pylist()[0]
+    cells = {"dewp": hour["temp"] - 10.0, "sky": "ash"}
+    reasons = explain(judge, planted(**cells), top=20).column("reasons").to_pylist()[0]
+    reason = next(reason for reason in reasons if reason["feature"] == "sky")
+    assert reason["value"] == "ash"
+    assert reason["expected"] in ("clear", "fog")
+    if name == "model":
+        assert reason["expected"] == "clear"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"), [("airport", "JFK", "EWR"), ("runways", 4, "3"), ("note", "hi", "missing")]
+)
+def test_a_constant_column_that_changed_is_a_reason(
+    model: FittedModel, name: str, value: Any, expected: str
+) -> None:
+    reasons = explain(model, planted(**{name: value})).column("reasons").to_pylist()[0]
+    reason = next(reason for reason in reasons if reason["feature"] == name)
+    assert (reason["value"], reason["expected"]) == (str(value), expected)
+    assert reason["nats"] == pytest.approx(-np.log(ROWS + 2), abs=0.01)
+    assert f"{name} {value}, expected {expected}: -7.3 nats" in why(model, **{name: value})
+
+
+def test_an_unexpected_missing_cell_is_a_reason(model: FittedModel) -> None:
+    reason = first(model, temp=None)
+    assert (reason["feature"], reason["value"], reason["value_number"]) == ("temp", "missing", None)
+    assert float(reason["expected"]) == pytest.approx(planted().to_pylist()[0]["temp"], abs=15)
+    assert why(model, temp=None).startswith("temp missing, expected ")
+
+
+def test_an_unusual_combination_has_its_own_entry(model: FittedModel) -> None:
+    """The KL is one of the reasons of some record, and it names no column."""
+    table = planted(temp=95.0, dewp=20.0, wind=60.0, flights=60)
+    reasons = explain(model, table, top=50).column("reasons").to_pylist()[0]
+    combination = next(reason for reason in reasons if reason["feature"] == COMBINATION)
+    assert combination["value"] is None and combination["expected"] is None
+    parts = model.evaluate(model.encoding.encode(table))
+    assert combination["nats"] == pytest.approx(parts.kl_nats[0], abs=1e-6)
+    assert combination["typical"] == model.calibration.typical["kl"]
+
+
+def test_columns_outside_the_score_are_never_reasons(model: FittedModel) -> None:
+    named = pc.list_flatten(explain(model, weather()).column("reasons"))
+    features = set(pc.struct_field(named, "feature").to_pylist())
+    assert not features & {"station", "time"}
+    assert features <= {
+        "temp",
+        "dewp",
+        "wind",
+        "flights",
+        "open",
+        "sky",
+        "airport",
+        "runways",
+        "note",
+        COMBINATION,
+    }
+
+
+def test_a_record_in_which_nothing_is_below_its_median_says_so(model: FittedModel) -> None:
+    calm = dict.fromkeys((*model.encoding.columns, "kl"), -1e3)
+    explained = explain(replace_typical(model, calm), planted())
+    assert explained.column("why")[0].as_py() == "nothing stands out"
+
+
+def replace_typical(model: FittedModel, typical: dict[str, float]) -> FittedModel:
+    return replace(model, calibration=replace(model.calibration, typical=typical))
+
+
+def test_a_records_reasons_depend_on_it_alone(model: FittedModel) -> None:
+    table = weather(300)
+    whole = explain(model, table)
+    for part in (slice(0, 1), slice(40, 57)):
+        assert explain(model, table.slice(part.start, part.stop - part.start)).equals(
+            whole.slice(part.start, part.stop - part.start)
+        )
+
+
+def test_no_records_have_no_reasons(model: FittedModel) -> None:
+    assert explain(model, weather().slice(0, 0)).num_rows == 0
