@@ -32,8 +32,8 @@ class Calibration:
         """Sort the held-out anomaly scores (n,) and fit a generalised Pareto tail to the highest tenth.
 
         Probability-weighted moments (Hosking & Wallis 1987); the shape is kept at 0 or above, so that the
-        tail has no end and different scores never tie. Where scores do have an end, the smallest p-values come
-        out too large, and those near .05 up to a third too small (uniform scores, simulated).
+        tail has no end and different scores never tie. Where scores do have an end, the smallest p-values
+        come out too large, and those near .05 up to a third too small (uniform scores, simulated).
         """
         ordered = np.sort(np.asarray(scores, dtype=np.float64))
         calibration = cls(ordered, dict(typical))
@@ -49,8 +49,8 @@ class Calibration:
     def p_values(self, scores: np.ndarray) -> np.ndarray:
         """Share of held-out records at least as anomalous, (1 + count) / (1 + n): (n,) -> (n,).
 
-        Low = anomalous. Above the tail's threshold the fitted tail replaces the count, continuous with it. nan without
-        held-out records.
+        Low = anomalous. Above the tail's threshold the fitted tail replaces the count, continuous with it.
+        nan without held-out records.
         """
         n = len(self.scores)
         if n == 0:
