@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench-quality clean
+.PHONY: help setup demo test lint format docs bench-quality clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -40,6 +40,9 @@ lint: setup ## Style, format and types
 format: setup ## Put the code in the agreed format
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
+
+docs: setup ## Write docs/commands.md from the command line's own help
+	$(RUN)/python -m tests.make_commands_page
 
 bench-quality: setup ## Compare detectors on a folder of labelled tables: make bench-quality DATA=folder
 	@test -n "$(DATA)" || { echo 'make bench-quality DATA=<folder of Parquet tables with a "label" column>' >&2; exit 2; }

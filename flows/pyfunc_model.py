@@ -71,7 +71,7 @@ def typed_table(frame: pd.DataFrame, columns: dict[str, str]) -> pa.Table:
         found = cells.typed(_arrow(frame[name], kind), kind, NULLS)
         if found.faults:
             fault = found.faults[0]
-            raise InputError(fault.reason, column=name, row=fault.index + 1)
+            raise InputError(fault.reason, column=name, row=fault.place + 1)
         arrays[name] = found.values
     return pa.table(arrays)
 
@@ -80,6 +80,8 @@ def _arrow(series: pd.Series, kind: str) -> pa.Array:
     """A column as pandas read it, as an array that ingest's conversions know."""
     if series.isna().all():
         return pa.nulls(len(series))
+    if isinstance(series.dtype, pd.DatetimeTZDtype):
+        series = series.dt.tz_convert(None)  # UTC; pyarrow 25 asks pandas 3 for it in a way that warns
     try:
         array = pa.Array.from_pandas(series)
     except (pa.ArrowInvalid, pa.ArrowTypeError):  # mixed objects: their texts say what they are

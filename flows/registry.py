@@ -44,7 +44,7 @@ __all__ = [
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 # What load_context and predict import; the library itself travels with the model as source.
-REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "safetensors", "torch")
+REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "safetensors", "scipy", "torch")
 MODEL_FOLDER = "model"  # its name inside the logged artifacts
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))?/?")

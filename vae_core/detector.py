@@ -190,6 +190,8 @@ def as_table(frame: pd.DataFrame) -> pa.Table:
         series = frame.iloc[:, position]
         if isinstance(series.dtype, pd.CategoricalDtype):
             series = series.astype(object)
+        if isinstance(series.dtype, pd.DatetimeTZDtype):
+            series = series.dt.tz_convert(None)  # UTC; pyarrow 25 asks pandas 3 for it in a way that warns
         try:
             array = pa.Array.from_pandas(series)
             array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
