@@ -105,6 +105,14 @@ def test_the_slides_worked_example() -> None:
     assert terms.sum().item() == pytest.approx(entropy.item(), rel=1e-12)
 
 
+def test_of_the_slides_cost_all_but_a_twentieth_of_a_nat_is_the_grey_values_own_entropy() -> None:
+    record = torch.tensor([SLIDE_RECORD], dtype=torch.float64)
+    perfect = LIKELIHOODS["bernoulli"].log_prob(record, torch.logit(record).unsqueeze(-1)).sum().item()
+    entropy = sum(stats.bernoulli(x).entropy() for x in SLIDE_RECORD)
+    assert perfect == pytest.approx(-entropy)
+    assert perfect - SLIDE_NATS == pytest.approx(0.050, abs=1e-3)
+
+
 def test_reparameterized_noise_has_the_mean_and_spread_of_q() -> None:
     mean, log_variance = torch.tensor([1.0, -2.0]).double(), torch.tensor([0.0, -3.0]).double()
     z = reparameterize(mean, log_variance, normal(200_000, 2))

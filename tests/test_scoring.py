@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ import torch
 
 from tests.toy_tables import changed, mixed_table, trained
 from vae_core import storage
+from vae_core.generation import sample
 from vae_core.scoring import FittedModel, Scores
 
 WIDTHS = [1, 2, 5, 12, 33]
@@ -297,6 +300,19 @@ def test_the_importance_bound_is_tighter_than_the_elbo_on_average() -> None:
     ]
     assert bounds[0] == pytest.approx(model.score(table, draws=256).elbo.mean(), abs=0.1)
     assert bounds[0] < bounds[1] < bounds[2]
+
+
+def test_the_bound_needs_both_q_and_p_and_generation_only_p(lecture: tuple[FittedModel, pa.Table]) -> None:
+    model, table = lecture
+    records, drawn = table.slice(0, 20), sample(model, 20)
+    for networks, generates_the_same in (("encoder", True), ("decoder", False)):
+        other = replace(model, vae=deepcopy(model.vae))
+        with torch.no_grad():
+            for name, parameter in other.vae.named_parameters():
+                if name.startswith(networks):
+                    parameter.mul_(0.5)
+        assert (other.score(records).bound != model.score(records).bound).all()
+        assert sample(other, 20).equals(drawn) == generates_the_same
 
 
 def test_a_record_without_any_value_has_a_finite_score(models: Trained) -> None:
