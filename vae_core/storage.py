@@ -31,8 +31,8 @@ PROFILE = ("quantiles", "counts")  # of a column: what drift is measured against
 def save(model: FittedModel, folder: str | Path) -> dict[str, Any]:
     """Write the model into a new folder and return its manifest; the same model gives the same bytes.
 
-    Written under a temporary name and renamed, so that the folder is whole or not there. Raises FileExistsError
-    when the folder exists already.
+    Written under a temporary name and renamed, so that the folder is whole or not there. Raises
+    FileExistsError when the folder exists already.
     """
     folder = Path(folder)
     if folder.exists():
@@ -48,12 +48,23 @@ def save(model: FittedModel, folder: str | Path) -> dict[str, Any]:
         inner = Path(temporary) / folder.name
         inner.mkdir()
         for name, data in contents.items():
-            with open(inner / name, "wb") as file:
+            with (inner / name).open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        os.rename(inner, folder)
+        _flush_folder(inner)
+        inner.rename(folder)
+    _flush_folder(folder.parent)
     return manifest
+
+
+def _flush_folder(folder: Path) -> None:
+    """Force a folder's list of names to the disk, so that a rename survives a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _contents(model: FittedModel) -> dict[str, bytes]:
@@ -83,7 +94,9 @@ def _contents(model: FittedModel) -> dict[str, bytes]:
             }
         ),
         "profile.json": _json({"columns": profile}),
-        "weights.safetensors": safetensors_numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()}),
+        "weights.safetensors": safetensors_numpy.save(
+            {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        ),
     }
 
 
@@ -132,24 +145,28 @@ def _verified(folder: Path) -> dict[str, bytes]:
     path = folder / "manifest.json"
     if not path.is_file():
         raise InputError("is not a model folder: it has no manifest.json", file=folder)
+    damaged = InputError("the manifest is damaged", file=path, fix="Fetch the model again")
     try:
         manifest = json.loads(path.read_bytes())
-        version, files = manifest["format_version"], manifest["files"]
-        expected = {name: files[name] for name in FILES}
+        version, files = manifest["format_version"], dict(manifest["files"])
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError("the manifest is damaged", file=path, fix="Fetch the model again") from error
-    if version != FORMAT_VERSION:
+        raise damaged from error
+    if version != FORMAT_VERSION:  # before the files' names, which another format may have changed
         raise InputError(
             f"the model has format {version}; this elborank {__version__} reads format {FORMAT_VERSION}",
             file=path,
             fix="Install the release that wrote it, or train again",
         )
+    if not set(FILES) <= set(files):
+        raise damaged
     contents = {}
-    for name, sha256 in expected.items():
+    for name in FILES:
         if not (folder / name).is_file():
-            raise InputError("is missing from the model folder", file=folder / name, fix="Fetch the model again")
+            raise InputError(
+                "is missing from the model folder", file=folder / name, fix="Fetch the model again"
+            )
         contents[name] = (folder / name).read_bytes()
-        if hashlib.sha256(contents[name]).hexdigest() != sha256:
+        if hashlib.sha256(contents[name]).hexdigest() != files[name]:
             raise InputError(
                 "does not match its sha256 in the manifest: the file is damaged",
                 file=folder / name,
@@ -159,7 +176,9 @@ def _verified(folder: Path) -> dict[str, bytes]:
 
 
 def _json(document: dict[str, Any]) -> bytes:
-    return (json.dumps(document, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    return (
+        json.dumps(document, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    ).encode()
 
 
 def _finite(value: Any) -> Any:
