@@ -96,9 +96,10 @@ def ingest(
         "types": pairs(type_, "--type"), "null_values": null_values, "on_schema": on_schema,
     }  # fmt: skip
     if as_flow(prefect):
+        from flows import orchestration
         from flows.ingest import ingest_flow
 
-        result = ingest_flow(path, **options)
+        result = orchestration.run(ingest_flow, path, **options)
     else:
         with terminal.spinner("Reading", quiet=json) as progress:
             result = steps.describe_dataset(steps.ingest(path, **options, progress=progress))
@@ -169,9 +170,10 @@ def train(
         "settings": {k: v for k, v in settings.items() if v is not None}, "retrain": retrain,
     }  # fmt: skip
     if as_flow(prefect):
+        from flows import orchestration
         from flows.train import train_flow
 
-        result = train_flow(path, **options)
+        result = orchestration.run(train_flow, path, **options)
     else:
         with terminal.training(quiet=json) as progress:
             result = steps.train(path, **options, progress=progress)
@@ -221,9 +223,10 @@ def score(
         "members": members, "null_values": null_values, "on_schema": on_schema,
     }  # fmt: skip
     if as_flow(prefect):
+        from flows import orchestration
         from flows.score import score_flow
 
-        result = score_flow(path, **options)
+        result = orchestration.run(score_flow, path, **options)
     else:
         with terminal.scoring(quiet=json) as progress:
             result = steps.score(path, **options, progress=progress)
@@ -289,9 +292,10 @@ def generate(
         "data": data, "replace": replace,
     }  # fmt: skip
     if as_flow(prefect):
+        from flows import orchestration
         from flows.generate import generate_flow
 
-        result = generate_flow(**options)
+        result = orchestration.run(generate_flow, **options)
     else:
         with terminal.spinner("Generating", quiet=json):
             result = steps.generate(**options)

@@ -89,6 +89,7 @@ def interval(moment: datetime, every: str | None, cron: str | None) -> tuple[dat
     >>> f"{start:%d %H:%M} {end:%d %H:%M}"
     '11 06:30 12 06:30'
     """
+    moment = datetime.fromtimestamp(moment.timestamp(), UTC)  # Prefect hands out a class of its own
     if every is not None:
         length = every_of(every)
         end = moment - (moment - EPOCH) % length

@@ -1,7 +1,6 @@
 """The flow `ingest`: raw files into a typed dataset."""
 
-from __future__ import annotations
-
+# No postponed annotations here: Prefect reads the types of a flow's parameters where it loads the flow.
 from typing import Any
 
 from prefect import flow

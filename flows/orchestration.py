@@ -16,11 +16,12 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import ParameterTypeError
 
 from flows.registry import RegistryUnavailable
 from vae_core.errors import InputError, Refused, one_line
 
-__all__ = ["log_training", "log_units", "network_stage", "publish_report", "publish_training", "stage"]
+__all__ = ["log_training", "log_units", "network_stage", "publish_report", "publish_training", "run", "stage"]
 
 NETWORK_ERRORS = (RegistryUnavailable, ConnectionError, TimeoutError)
 
@@ -54,6 +55,15 @@ class _NoTracebackForUserErrors(logging.Filter):
 
 for _name in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(_name).addFilter(_NoTracebackForUserErrors())
+
+
+def run(flow: Any, *arguments: Any, **options: Any) -> Any:
+    """Call a flow; parameters that it refuses are the user's to mend."""
+    try:
+        return flow(*arguments, **options)
+    except ParameterTypeError as error:
+        problem = " ".join(str(error).split())
+        raise InputError(problem.removeprefix("Flow run received invalid parameters: - ")) from error
 
 
 def log_training() -> Callable[[Any], None]:

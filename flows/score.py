@@ -1,7 +1,6 @@
 """The flow `score`: one model version, one dataset, one report."""
 
-from __future__ import annotations
-
+# No postponed annotations here: Prefect reads the types of a flow's parameters where it loads the flow.
 from typing import Annotated, Any
 
 from prefect import flow

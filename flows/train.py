@@ -1,7 +1,6 @@
 """The flow `train`: read, fit, register."""
 
-from __future__ import annotations
-
+# No postponed annotations here: Prefect reads the types of a flow's parameters where it loads the flow.
 import tempfile
 from pathlib import Path
 from typing import Any

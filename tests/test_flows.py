@@ -1,0 +1,217 @@
+"""The flows against a real Prefect server, one for all tests here; and a schedule that really fires."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import deployments
+from flows.cli import main
+from tests import shop
+from vae_core import publishing
+from vae_core.errors import InputError
+
+pytestmark = pytest.mark.server
+STARTS_WITHIN = 120  # seconds: the first migration of the server's database, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Prefect server with a database of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("prefect")
+    environment = {**os.environ, "PREFECT_HOME": str(folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    environment |= {"PREFECT_SERVER_UI_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "WARNING"}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    address = f"http://127.0.0.1:{port}/api"
+    try:
+        wait_for(lambda: answers(port), STARTS_WITHIN, lambda: (folder / "log").read_text())
+        yield address
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def answers(port: int) -> bool:
+    import urllib.error
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def wait_for(done: Any, seconds: float, complaint: Any) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, complaint()
+        time.sleep(0.5)
+
+
+@pytest.fixture
+def connected(
+    server: str, in_shop: shop.Shop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[str]:
+    """Flows of this test run against the server."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    with temporary_settings({PREFECT_API_URL: server}):
+        yield server
+
+
+def ask(question: str, **arguments: Any) -> Any:
+    """One question to the server's client."""
+    from prefect.client.orchestration import get_client
+
+    async def go() -> Any:
+        async with get_client() as client:
+            return await getattr(client, question)(**arguments)
+
+    return asyncio.run(go())
+
+
+def published(folder: Path) -> dict[str, bytes]:
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
+
+
+def test_a_flow_and_the_typed_command_publish_the_same_bytes(
+    connected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*shop.SCORE, "--output", str(tmp_path / "flow"), "--top-k", "5", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    monkeypatch.delenv("PREFECT_API_URL")
+    assert main([*shop.SCORE, "--output", str(tmp_path / "typed"), "--top-k", "5"]) == 0
+    assert published(tmp_path / "flow") == published(tmp_path / "typed")
+    assert told["top"][0]["record_id"] == shop.STRANGE
+
+
+def test_a_flows_name_tasks_and_artifacts_tell_what_was_done(connected: str, tmp_path: Path) -> None:
+    assert main([*shop.SCORE, "--output", str(tmp_path), "--as-of", "2024-01-25"]) == 0
+    runs = [run for run in ask("read_flow_runs") if run.name == "score sales 2024-01-25"]
+    assert runs and runs[0].state.is_completed()
+    names = {task.name.rpartition("-")[0] for task in ask("read_task_runs") if task.flow_run_id == runs[0].id}
+    assert names == {"resolve", "ingest", "rank"}
+    artifacts = {a.key: a for a in ask("read_artifacts") if a.flow_run_id == runs[0].id}
+    assert set(artifacts) == {"ranking-sales", "report-sales", "summary-sales"}
+    table = json.loads(artifacts["ranking-sales"].data)
+    assert table[0]["record"] == shop.STRANGE and table[0]["rank"] == 1
+    assert (tmp_path / "sales" / "as_of=20240125T000000Z").as_uri() in artifacts["report-sales"].data
+
+
+def test_training_as_a_flow_finds_what_was_trained_by_hand(
+    connected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*shop.TRAIN, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["reused"]
+
+
+def test_a_mistake_in_a_flow_is_one_line_without_a_traceback(connected: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "flows.cli", "score", "nowhere.csv", "--model", "models:/shop@champion"]
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path)],
+        env=away_from_home(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("elborank: nowhere.csv")
+    assert "Traceback" not in done.stderr
+
+
+def away_from_home() -> dict[str, str]:
+    """The environment of a process that works in another folder than the checkout's."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+
+
+def test_bad_parameters_are_refused_before_anything_runs(
+    connected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*shop.SCORE, "--fdr", "7"]) == 2
+    assert "elborank: fdr: Input should be less than 1" in capsys.readouterr().err
+
+
+def test_generation_as_a_flow_writes_the_same_records(
+    connected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["generate", "--model", "models:/shop@champion", "--n", "20", "--output"]
+    assert main([*command, str(tmp_path / "flow.csv")]) == 0
+    monkeypatch.delenv("PREFECT_API_URL")
+    assert main([*command, str(tmp_path / "typed.csv")]) == 0
+    assert (tmp_path / "flow.csv").read_bytes() == (tmp_path / "typed.csv").read_bytes()
+
+
+def test_a_schedule_fires_and_its_report_is_that_of_the_typed_command(
+    connected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "scheduled"
+    command = [sys.executable, "-m", "flows.cli", "deploy", *shop.SCORE[1:], "--output", str(output)]
+    environment = away_from_home() | {"PREFECT_RUNNER_POLL_FREQUENCY": "2", "PREFECT_LOGGING_LEVEL": "INFO"}
+    with (tmp_path / "log").open("w") as log:
+        serving = subprocess.Popen(
+            [*command, "--every", "20s", "--top-k", "5"],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        log_text = (tmp_path / "log").read_text
+        wait_for(lambda: list(output.glob("sales/as_of=*Z")) or "Failed(" in log_text(), 150, log_text)
+    finally:
+        serving.terminate()
+        serving.wait(60)
+    assert list(output.glob("sales/as_of=*Z")), log_text()
+    fired = sorted(output.glob("sales/as_of=*Z"))[0]
+    as_of = publishing.read_manifest(fired)["as_of"]
+    assert datetime.fromisoformat(as_of).timestamp() % 20 == 0
+    typed = tmp_path / "typed"
+    monkeypatch.delenv("PREFECT_API_URL")
+    assert main([*shop.SCORE, "--output", str(typed), "--top-k", "5", "--as-of", as_of]) == 0
+    assert published(fired) == published(typed / "sales" / fired.name)
+
+
+def test_intervals_follow_each_other_without_gap_or_overlap() -> None:
+    moment = datetime(2024, 10, 27, 0, 30, tzinfo=UTC)  # European clocks go back this night
+    for every, cron in (("1h", None), ("15m", None), ("1d", None), (None, "0 * * * *"), (None, "15 2 * * *")):
+        first = deployments.interval(moment, every, cron)
+        following = deployments.interval(first[1] + (first[1] - first[0]), every, cron)
+        assert following[0] == first[1]
+        assert first[1] <= moment < following[1]
+
+
+def test_a_late_run_stands_for_the_interval_of_its_schedule() -> None:
+    due = datetime(2024, 1, 1, 9, tzinfo=UTC)
+    assert deployments.interval(due, "1h", None) == (due - timedelta(hours=1), due)
+    assert deployments.interval(due + timedelta(minutes=59), "1h", None)[1] == due
+
+
+@pytest.mark.parametrize("text", ["1", "h", "0h", "-1h", "1w", "1.5h", ""])
+def test_what_is_no_length_of_time_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="length of time"):
+        deployments.every_of(text)
+
+
+def test_what_is_no_cron_expression_is_refused() -> None:
+    with pytest.raises(InputError, match="not a schedule"):
+        deployments.interval(datetime.now(UTC), None, "every hour")
