@@ -38,10 +38,11 @@ class VAEDetector(OutlierMixin, BaseEstimator):
     batch_size, draws : int
         Records in a gradient step; draws of z in a score.
     columns_weight : float, optional
-        Prior weight of the independent-columns member beside the VAE's 1: 1/3, and 0 for the lecture's preset.
-        With 0 the score is the pure ELBO.
+        Prior weight of the independent-columns member beside the VAE's 1: 1/3, and 0 for the lecture's
+        preset. With 0 the score is the pure ELBO.
     alpha : float
-        `predict` calls a record an outlier when fewer than this share of held-out training records score as low.
+        `predict` calls a record an outlier when fewer than this share of held-out training records score as
+        low.
     kinds : mapping of column name to kind, optional
         Overrides what is inferred: real, whole, boolean, category, timestamp, label (not used), ...
     random_state : int
@@ -113,9 +114,11 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         table = self._table(X, reset=True)
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must lie between 0 and 1; got {self.alpha}")
+        kinds = _declared_categories(X) | dict(self.kinds or {})
         self.model_ = training.fit(
-            lambda: iter(table.to_batches(max_chunksize=65_536)), kinds=self.kinds, settings=self._settings()
+            lambda: iter(table.to_batches(max_chunksize=65_536)), kinds=kinds, settings=self._settings()
         )
+        self.dtypes_ = X.dtypes.to_dict() if isinstance(X, pd.DataFrame) else {}
         reference = self.model_.calibration.scores
         if not len(reference):
             reference = self.model_.score(table).anomaly_score
@@ -162,69 +165,116 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         return explain(self._fitted(), self._table(X), top=top).to_pandas()
 
     def sample(self, n_samples: int = 1, *, random_state: int = 0, mean: bool = False) -> Any:
-        """New records from the model, z ~ N(0, I), x ~ P(x|z): a DataFrame or an array, as `fit` was given."""
+        """New records, z ~ N(0, I), x ~ P(x|z): a DataFrame or an array, as `fit` was given."""
         drawn = sample(self._fitted(), n_samples, random_state=random_state, mean=mean).to_pandas()
-        return drawn if hasattr(self, "feature_names_in_") else drawn.to_numpy()
+        if not self.dtypes_:
+            return drawn.to_numpy()
+        drawn = drawn.rename(columns={str(name): name for name in self.dtypes_})
+        for name, dtype in ((n, d) for n, d in self.dtypes_.items() if n in drawn):
+            if isinstance(dtype, pd.CategoricalDtype):
+                known = {str(category): category for category in dtype.categories}
+                drawn[name] = pd.Categorical([known.get(str(value)) for value in drawn[name]], dtype=dtype)
+            elif isinstance(dtype, np.dtype) and dtype.kind == "M":  # naive: it was taken for UTC
+                drawn[name] = drawn[name].dt.tz_localize(None)
+        return drawn
 
     def _fitted(self) -> FittedModel:
         check_is_fitted(self, "model_")
         return self.model_
 
     def _table(self, X: Any, *, reset: bool = False) -> pa.Table:
+        """X as a table with the model's columns: by name, or by position where X or training had none."""
         if not reset:
             check_is_fitted(self, "model_")
         if isinstance(X, pd.DataFrame):
+            table = as_table(X)
             validate_data(self, X, reset=reset, skip_check_array=True)
             if X.shape[0] == 0 or X.shape[1] == 0:
-                raise ValueError(f"Found array with {X.shape[0]} sample(s) and {X.shape[1]} feature(s): nothing to learn or score.")
-            table = as_table(X)
-            return table if reset else _like_training(table, self.model_)
-        array = validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")
-        return pa.table({f"x{j}": pa.array(array[:, j], from_pandas=True) for j in range(array.shape[1])})
+                size = f"{X.shape[0]} sample(s) and {X.shape[1]} feature(s)"
+                raise ValueError(f"Found array with {size}: nothing to learn or score.")
+            named = hasattr(self, "feature_names_in_")
+        else:
+            array = validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")
+            columns = [pa.array(array[:, j], from_pandas=True) for j in range(array.shape[1])]
+            table, named = pa.table(columns, [f"x{j}" for j in range(array.shape[1])]), False
+        if reset:
+            return table
+        if not named:
+            table = table.rename_columns(list(self.model_.encoding.columns))
+        return _like_training(table, self.model_)
 
 
 def as_table(frame: pd.DataFrame) -> pa.Table:
-    """A DataFrame as an Arrow table of the five column types. Raises ValueError for infinite values or other types."""
-    arrays = {}
-    for position, name in enumerate(frame.columns):
-        series = frame.iloc[:, position]
-        if isinstance(series.dtype, pd.CategoricalDtype):
-            series = series.astype(object)
-        if isinstance(series.dtype, pd.DatetimeTZDtype):
-            series = series.dt.tz_convert(None)  # UTC; pyarrow 25 asks pandas 3 for it in a way that warns
-        try:
-            array = pa.Array.from_pandas(series)
-            array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-            array = pc.cast(array, ARROW_TYPES[type_name(array.type)])
-        except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError) as error:
-            array = _as_text(series, name, error)
-        if pa.types.is_floating(array.type) and pc.any(pc.is_inf(array)).as_py():
-            raise ValueError(f"Input X contains infinity in column {name!r}: drop those records or mend them.")
-        arrays[str(name)] = array
-    if len(arrays) != frame.shape[1]:
-        raise ValueError(f"column names repeat: {frame.columns[frame.columns.duplicated()].tolist()}")
+    """A DataFrame as an Arrow table of the five column types.
+
+    Raises ValueError for infinite values, repeated names or other types.
+    """
+    names = [str(name) for name in frame.columns]
+    if len(set(names)) != len(names):
+        raise ValueError(f"column names repeat: {sorted({name for name in names if names.count(name) > 1})}")
+    arrays = {name: _as_array(frame.iloc[:, position], name) for position, name in enumerate(names)}
     return pa.table(arrays)
 
 
-def _as_text(series: pd.Series, name: object, error: Exception) -> pa.Array:
+def _as_array(series: pd.Series, name: str) -> pa.Array:
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        textual = series.cat.categories.dtype.kind == "f"  # a category of real numbers is its text
+        series = series.astype(object).map(str, na_action="ignore") if textual else series.astype(object)
+    if isinstance(series.dtype, pd.DatetimeTZDtype):
+        series = series.dt.tz_convert(None)  # to UTC
+    try:
+        array = pa.Array.from_pandas(series)
+        array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+        if pa.types.is_decimal(array.type):
+            array = pc.cast(array, pa.float64())
+        elif pa.types.is_date(array.type):
+            array = pc.cast(array, pa.timestamp("us"))
+        exact = not pa.types.is_timestamp(array.type)  # finer than a microsecond is rounded off
+        array = pc.cast(array, ARROW_TYPES[type_name(array.type)], safe=exact)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        array = _as_text(series, name, error)
+    if pa.types.is_floating(array.type) and pc.any(pc.is_inf(array)).as_py():
+        raise ValueError(f"Input X contains infinity in column {name!r}: drop those records or mend them.")
+    return array
+
+
+def _as_text(series: pd.Series, name: str, error: Exception) -> pa.Array:
     """Mixed values of an object column as text; anything that is no scalar is refused."""
-    if series.dtype == object and not series.map(lambda value: isinstance(value, (list, dict, set, np.ndarray, complex))).any():
+    compound = (list, dict, set, np.ndarray, complex)
+    if series.dtype == object and not series.map(lambda value: isinstance(value, compound)).any():
         return pa.array([None if pd.isna(value) else str(value) for value in series], pa.string())
     raise ValueError(f"column {name!r} of type {series.dtype} cannot be used: {error}") from error
 
 
+def _declared_categories(X: Any) -> dict[str, str]:
+    """The columns of a DataFrame that its user has made categorical, whatever their values look like."""
+    if not isinstance(X, pd.DataFrame):
+        return {}
+    return {str(n): "category" for n, dtype in X.dtypes.items() if isinstance(dtype, pd.CategoricalDtype)}
+
+
 def _like_training(table: pa.Table, model: FittedModel) -> pa.Table:
-    """Whole numbers where training had numbers with fractions, and the like, cast as long as nothing is lost."""
+    """Whole numbers where training had fractions, and the like, cast as long as nothing is lost."""
     for index, name in enumerate(table.column_names):
-        wanted = model.encoding.columns.get(name)
-        if wanted is None or type_name(table.schema.field(name).type) == wanted:
+        wanted, column = model.encoding.columns.get(name), table.column(name)
+        found = type_name(column.type)
+        if wanted is None or found == wanted:
             continue
         try:
-            column = pc.cast(table.column(name), ARROW_TYPES[wanted])
-        except pa.ArrowInvalid:
-            try:
-                column = pc.cast(table.column(name), pa.float64())
-            except pa.ArrowInvalid as error:
-                raise ValueError(f"column {name!r} was {wanted} in training: {error}") from error
+            if wanted == "bool" and found in ("int64", "double"):
+                column = pc.cast(column, pa.float64())  # 7 is neither true nor false, and is counted as such
+            elif wanted == "int64" and found == "double":
+                column = _whole_if_possible(column)
+            else:
+                column = pc.cast(column, ARROW_TYPES[wanted])
+        except pa.ArrowException as error:
+            raise ValueError(f"column {name!r} was {wanted} in training, is {found} now: {error}") from error
         table = table.set_column(index, name, column)
     return table
+
+
+def _whole_if_possible(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        return pc.cast(column, pa.int64())
+    except pa.ArrowInvalid:
+        return column
