@@ -30,7 +30,10 @@ from vae_core.work import (
     scored_file,
 )
 
-__all__ = ["Job", "Outcome", "Plan", "prepare", "publish", "rank", "run", "score"]
+__all__ = ["Job", "Outcome", "Plan", "cut", "prepare", "publish", "rank", "run", "score"]
+
+
+CELLS_PER_UNIT = 1 << 22  # what a worker holds of its unit at once
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Job:
     members: tuple[str, ...] | None = None  # default: all that the model has
     explained: int = 10_000  # so many records from the top get reasons, and all that are flagged
     reasons: int = 5  # of a record
-    rows_per_unit: int = 65_536
+    rows_per_unit: int | None = None  # default: by the number of columns
     load: Load = load_model
     explain: Explain = explain_table
 
@@ -106,6 +109,12 @@ def run(
     return Outcome(plan.published, publishing.read_manifest(plan.published), fresh=False)
 
 
+def cut(data: sources.Dataset, rows_per_unit: int | None = None) -> tuple[sources.Unit, ...]:
+    """The units of a dataset, in order: of 65,536 records, or fewer where a record is wide."""
+    fitting = CELLS_PER_UNIT // max(1, len(data.columns))
+    return tuple(sources.plan(data, rows_per_unit or max(256, min(65_536, fitting))))
+
+
 def prepare(job: Job, *, replace: bool = False) -> Plan:
     """Open the input, cut it into units, and find out whether there is anything to do. Writes nothing."""
     data = sources.open_dataset(job.dataset)
@@ -123,8 +132,7 @@ def prepare(job: Job, *, replace: bool = False) -> Plan:
     published = publishing.published(final, identity)
     if published is None:
         publishing.check_place(final, identity, replace=replace)
-    units = tuple(sources.plan(data, job.rows_per_unit))
-    return Plan(job, data, units, digest, inputs, identity, final, staging, published)
+    return Plan(job, data, cut(data, job.rows_per_unit), digest, inputs, identity, final, staging, published)
 
 
 def score(

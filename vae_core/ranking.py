@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-__all__ = ["Stream", "merge", "sort_key", "sort_records", "up_to", "write_q_values"]
+__all__ = ["MERGED_ROWS", "Stream", "merge", "sort_key", "sort_records", "up_to", "write_q_values"]
 
 ORDER = [
     ("anomaly_score", "descending"),
@@ -25,7 +25,7 @@ ORDER = [
     ("row", "ascending"),
 ]
 FILES_AT_ONCE = 64  # more are first merged in groups: open files and their footers stay few
-ROWS_AT_ONCE = 65_536  # held from all open files together, about
+MERGED_ROWS = 2048  # in a row group of a file that will be merged: so much of each file is held
 
 Key = tuple[float, str, str, int]
 
@@ -52,11 +52,11 @@ def up_to(table: pa.Table, bound: Key) -> int:
 
 
 class _SortedFile:
-    """A Parquet file in the order of the report, read chunk by chunk."""
+    """A Parquet file in the order of the report, read by row groups."""
 
-    def __init__(self, path: Path, rows: int) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._chunks = _chunks(path, rows)
+        self._chunks = _row_groups(path)
         self.chunk: pa.Table | None = None
         self.last: Key = (-np.inf, "", "", 0)
 
@@ -88,10 +88,11 @@ class _SortedFile:
             )
 
 
-def _chunks(path: Path, rows: int) -> Iterator[pa.Table]:
+def _row_groups(path: Path) -> Iterator[pa.Table]:
+    """One after the other; between them only the footer is held (`iter_batches` would hold decoders)."""
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        for batch in file.iter_batches(batch_size=rows, use_threads=False):
-            yield pa.Table.from_batches([batch])
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, use_threads=False)
 
 
 def merge(files: Sequence[Path], scratch: Path) -> Iterator[pa.Table]:
@@ -113,8 +114,7 @@ def merge(files: Sequence[Path], scratch: Path) -> Iterator[pa.Table]:
 
 
 def _merge(files: Sequence[Path]) -> Iterator[pa.Table]:
-    rows = min(8192, max(2048, ROWS_AT_ONCE // max(1, len(files))))
-    open_files = [file for file in (_SortedFile(path, rows) for path in files) if file.fill()]
+    open_files = [file for file in map(_SortedFile, files) if file.fill()]
     while open_files:
         bound = min(file.last for file in open_files)
         pieces = [file.take(bound) for file in open_files]
@@ -125,7 +125,7 @@ def _merge(files: Sequence[Path]) -> Iterator[pa.Table]:
 def _merge_into(path: Path, files: Sequence[Path]) -> Path:
     with pq.ParquetWriter(path, pq.read_schema(files[0]), write_page_checksum=True) as writer:
         stream = Stream(_merge(files))
-        while (table := stream.take(8192)).num_rows:
+        while (table := stream.take(MERGED_ROWS)).num_rows:
             writer.write_table(table)
     return path
 

@@ -263,7 +263,7 @@ class Report:
 
 def read_report(folder: str | Path) -> Report:
     """The report that counts in this place, every file checked against the manifest. Raises InputError."""
-    given = Path(folder)
+    given = Path(folder).resolve()
     place = publishing.current(given.parent if given.name == REPORT else given)
     return Report(place, publishing.verify(place))
 

@@ -21,14 +21,14 @@ import pyarrow.parquet as pq
 
 from vae_core import __version__, publishing, sources
 from vae_core.errors import InputError
-from vae_core.ranking import Key, sort_records, up_to
+from vae_core.ranking import MERGED_ROWS, Key, sort_records, up_to
 
 __all__ = [
     "NO_P_VALUE", "REASONS", "SCORED", "Cut", "ExplainUnit", "ModelChoice", "ScoreUnit", "UnitResult",
     "explained_file", "scored_file",
 ]  # fmt: skip
 
-ROWS_PER_GROUP = 8192  # of a unit's file: the merge reads many of them side by side
+EXPLAINED_AT_ONCE = 2048  # records: reasons are wide while they are made
 
 SCORED = pa.schema(
     [
@@ -197,7 +197,11 @@ class ExplainUnit:
 
     def _reasons(self, unit: sources.Unit, scored: pa.Table) -> pa.Table:
         table = sources.read(sources.open_dataset(self.dataset_folder), unit).take(scored["_offset"])
-        told = self.explain(self.choice.model(), table, top=self.top)
+        model = self.choice.model()
+        chunks = [
+            table.slice(first, EXPLAINED_AT_ONCE) for first in range(0, table.num_rows, EXPLAINED_AT_ONCE)
+        ]
+        told = pa.concat_tables([self.explain(model, chunk, top=self.top) for chunk in chunks])
         keys = scored.select(["record_id", "anomaly_score", "source", "row"])
         for name in ("why", "reasons", "rest_nats"):
             keys = keys.append_column(EXPLAINED.field(name), told[name].cast(EXPLAINED.field(name).type))
@@ -225,7 +229,7 @@ def write_unit(path: Path, unit_id: str, table: pa.Table, made_by: list[Any]) ->
         pq.write_table(
             sort_records(table),
             temporary,
-            row_group_size=ROWS_PER_GROUP,
+            row_group_size=MERGED_ROWS,
             use_dictionary=["source"],
             write_page_checksum=True,
         )

@@ -2,8 +2,8 @@
 
     python -m tests.bench.memory [--rows 300000 1000000] [--draws 1]
 
-Each size runs in a process of its own, over 32 columns of Gaussian data. Scoring's cost is in the draws, its
-memory is not, so one draw will do. Linux only: it reads and resets the peak in /proc.
+Each size and phase runs in a process of its own, over 32 columns of Gaussian data. Scoring's cost is in the
+draws, its memory is not, so one draw will do. Linux only: it reads and resets the peak in /proc.
 """
 
 from __future__ import annotations
@@ -54,35 +54,40 @@ def kibibytes(name: str) -> int:
     return int(next(line.split()[1] for line in lines if line.startswith(name)))
 
 
-def measure(raw: str, model: str, draws: int) -> None:
-    """Ingest and score one file; print mebibytes above those after imports, and seconds, as JSON."""
+def measure(phase: str, raw: str, model: str, draws: int) -> None:
+    """Ingest or score one file; print mebibytes above those after imports, and seconds, as JSON."""
     from vae_core import explanation, job, sources, storage, training
 
     assert explanation and training
     columns = storage.load(model).encoding.columns
     folder = Path(raw).parent
-    found: dict[str, float] = {}
-    base = kibibytes("VmRSS")
-    data = None
-    for phase in ("ingest", "score"):
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-        start = time.monotonic()
-        if phase == "ingest":
-            data = sources.ingest(raw, folder / "store", columns=columns)
-        else:
-            assert data is not None
-            what = job.Job(data.folder, Path(model), folder / "reports", draws=draws, explained=100)
-            found["ranked"] = job.run(what).manifest["counts"]["ranked"]
-        found[f"{phase}_mib"] = round((kibibytes("VmHWM") - base) / 1024, 1)
-        found[f"{phase}_seconds"] = round(time.monotonic() - start, 1)
-    print(json.dumps(found))
+    base, start = kibibytes("VmRSS"), time.monotonic()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    if phase == "ingest":
+        rows = sources.ingest(raw, folder / "store", columns=columns).rows
+    else:
+        data = next((folder / "store").glob("*/[!._]*"))
+        what = job.Job(data, Path(model), folder / "reports", draws=draws, explained=100)
+        rows = job.run(what).manifest["counts"]["ranked"]
+    peak = round((kibibytes("VmHWM") - base) / 1024, 1)
+    print(json.dumps({"rows": rows, "peak_mib": peak, "seconds": round(time.monotonic() - start, 1)}))
+
+
+def in_a_process(phase: str, raw: Path, model: Path, draws: int) -> dict[str, float]:
+    """What `measure` prints."""
+    options = ["--draws", str(draws), "--measure", phase, str(raw), str(model)]
+    command = [sys.executable, "-m", "tests.bench.memory", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, nargs="+", default=[300_000, 1_000_000])
     parser.add_argument("--draws", type=int, default=1)
-    parser.add_argument("--measure", nargs=2, metavar=("RAW", "MODEL"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=3, metavar=("PHASE", "RAW", "MODEL"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         measure(*options.measure, options.draws)
@@ -94,24 +99,14 @@ def main() -> None:
             raw = Path(temporary) / str(rows) / f"{rows}.parquet"
             raw.parent.mkdir()
             make_raw(raw, rows)
-            command = ["--measure", str(raw), str(model), "--draws", str(options.draws)]
-            done = subprocess.run(
-                [sys.executable, "-m", "tests.bench.memory", *command],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode:
-                sys.exit(done.stderr)
-            found = json.loads(done.stdout)
-            assert found["ranked"] == rows
-            print(f"{rows:>9} rows x {COLUMNS} columns: {found}", flush=True)
             for phase, values in peaks.items():
-                values.append(found[f"{phase}_mib"])
+                found = in_a_process(phase, raw, model, options.draws)
+                assert found["rows"] == rows
+                print(f"{rows:>9} rows x {COLUMNS} columns, {phase}: {found}", flush=True)
+                values.append(found["peak_mib"])
     for phase, values in peaks.items():
-        print(
-            f"{phase}: peak grows {values[-1] / values[0] - 1:+.0%} (allowed: under {MOST_GROWTH - 1:+.0%})"
-        )
+        growth = values[-1] / values[0] - 1
+        print(f"{phase}: the peak grows by {growth:.0%}; allowed: less than {MOST_GROWTH - 1:.0%}")
     sys.exit(any(values[-1] / values[0] >= MOST_GROWTH for values in peaks.values()))
 
 
