@@ -24,7 +24,7 @@ __all__ = [
 
 
 def kl_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL( N(mean, diag(exp(log_variance))) || N(0, I) ) in nats, summed over the p latents: (..., p) -> (...).
+    """KL( N(mean, diag(exp(log_variance))) || N(0, I) ) in nats, summed over p latents: (..., p) -> (...).
 
     Kingma & Welling (2014), appendix B; summed in float64.
 
@@ -82,7 +82,7 @@ def log_normal(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def log_weights(log_likelihood: Tensor, mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
-    """log P(x|z) + log P(z) - log Q(z|x) for z = mean + noise * standard deviation: the importance bound's input.
+    """log P(x|z) + log P(z) - log Q(z|x) for z = mean + noise * deviation: the importance bound's input.
 
     Shapes: log_likelihood (s, n), mean and log_variance (n, p), noise (s, 1 or n, p) -> (s, n), in nats.
     log Q is computed from the noise itself, so it is exact however small the variance.
@@ -94,7 +94,7 @@ def log_weights(log_likelihood: Tensor, mean: Tensor, log_variance: Tensor, nois
 
 
 def noise_blocks(blocks: int, draws: int, latents: int, *, seed: int) -> Tensor:
-    """Independently scrambled low-discrepancy blocks of standard normal noise: (blocks, draws, latents), float32.
+    """Scrambled low-discrepancy blocks of standard normal noise: (blocks, draws, latents), float32.
 
     They belong to a model and are shared by all records, so that a score depends on the record alone and the
     estimate's error is nearly common to all of them. Owen's scrambled Sobol points through the inverse normal
@@ -104,7 +104,9 @@ def noise_blocks(blocks: int, draws: int, latents: int, *, seed: int) -> Tensor:
     torch.Size([4, 4, 3])
     """
     points = [
-        torch.quasirandom.SobolEngine(latents, scramble=True, seed=seed + block).draw(draws, dtype=torch.float64)
+        torch.quasirandom.SobolEngine(latents, scramble=True, seed=seed + block).draw(
+            draws, dtype=torch.float64
+        )
         for block in range(blocks)
     ]
     tiny = 2.0**-32

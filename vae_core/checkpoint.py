@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ __all__ = ["Checkpoint"]
 
 
 class Checkpoint:
-    """Keeps the best parameters; with a folder, writes parameters, optimiser and history so that training resumes.
+    """Keeps the best parameters; with a folder, writes all that a training needs to resume.
 
-    The order of records and the noise follow from the seed and the step, so a resumed training on a CPU gives the
-    same bits as one that was never interrupted. The two files are written under temporary names and renamed, the
-    small one last. `run` is what else the result depends on (records, schedule, seed) as JSON values: the state of
-    another run is never taken up, it is overwritten.
+    The order of records and the noise follow from the seed and the step, so a resumed training on a CPU gives
+    the same bits as one that was never interrupted. The two files are written under temporary names and
+    renamed, the small one last. `run` is what else the result depends on (records, schedule, seed) as JSON
+    values: the state of another run is never taken up, it is overwritten.
     """
 
     def __init__(
@@ -60,9 +59,9 @@ class Checkpoint:
         }
         name = f"step-{step}.safetensors"
         save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, self.folder / f".{name}")
-        os.replace(self.folder / f".{name}", self.folder / name)
+        (self.folder / f".{name}").replace(self.folder / name)
         (self.folder / ".state.json").write_text(json.dumps(document | {"tensors": name}))
-        os.replace(self.folder / ".state.json", self.folder / "state.json")
+        (self.folder / ".state.json").replace(self.folder / "state.json")
         for old in self.folder.glob("step-*.safetensors"):
             if old.name != name:
                 old.unlink()
@@ -86,6 +85,8 @@ class Checkpoint:
         self.optimiser.load_state_dict(
             {"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]}
         )
-        history = [{k: math.nan if v is None else v for k, v in entry.items()} for entry in document["history"]]
+        history = [
+            {k: math.nan if v is None else v for k, v in entry.items()} for entry in document["history"]
+        ]
         best = math.nan if document["best"] is None else document["best"]
         return document["step"], document["best_step"], best, history

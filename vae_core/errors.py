@@ -1,4 +1,4 @@
-"""What can go wrong in a way that its user can mend. The command line turns each into one line and an exit code."""
+"""What can go wrong in a way that its user can mend: one line and an exit code on the command line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class InputError(ValueError):
 
 
 class Refused(RuntimeError):
-    """A request that was understood and is declined, so that nothing published is overwritten (exit code 3)."""
+    """A request that was understood and is declined, so that nothing is overwritten (exit code 3)."""
 
 
 def one_line(text: str) -> str:

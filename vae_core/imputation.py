@@ -20,10 +20,11 @@ def expected_given_others(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance under P(x|z) of one column of each record, with that column's own value hidden.
 
-    Without this the strange value would speak for itself: it moves z, and with it what seems to be expected. The
-    cell starts as missing and is replaced by the decoder's mean, round by round (pseudo-Gibbs imputation, Rezende,
-    Mohamed & Wierstra 2014, appendix F). `column` (n,) holds an index into the encoding's columns for each record.
-    Returns two arrays (n, features) in model values, of which the hidden column's features count.
+    Without this the strange value would speak for itself: it moves z, and with it what seems to be expected.
+    The cell starts as missing and is replaced by the decoder's mean, round by round (pseudo-Gibbs imputation,
+    Rezende, Mohamed & Wierstra 2014, appendix F). `column` (n,) holds an index into the encoding's columns
+    for each record. Returns two arrays (n, features) in model values, of which the hidden column's features
+    count.
     """
     owner = np.array([feature.column for feature in model.encoding.features])
     hidden = owner[None, :] == column[:, None]

@@ -1,9 +1,9 @@
 """What P(x|z) can be: for each column, a normalised density or mass with parameters from the decoder.
 
-Every function is unsummed: x (..., m) and parameters (..., m, k) give terms (..., m) in nats. `scale` (m,) holds
-one constant for each column where a likelihood needs one (the step of whole numbers, the number of classes).
-Real columns are densities in standardised units; booleans, categories and whole numbers are masses. Only a
-normalised likelihood makes the ELBO a bound on log P(x).
+Every function is unsummed: x (..., m) and parameters (..., m, k) give terms (..., m) in nats. `scale` (m,)
+holds one constant for each column where a likelihood needs one (the step of whole numbers, the number of
+classes). Real columns are densities in standardised units; booleans, categories and whole numbers are masses.
+Only a normalised likelihood makes the ELBO a bound on log P(x).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def spread(raw: Tensor) -> Tensor:
 def gaussian_log_prob(x: Tensor, parameters: Tensor, scale: Tensor) -> Tensor:
     """log N(x; mean, spread^2) with mean and raw spread from the decoder.
 
-    Beyond TAIL_START spreads the density goes on as |r|^-2 from the value reached there: finite for every finite
-    x, still falling, and the mass it adds (exp(-5e11)) is below any floating-point number.
+    Beyond TAIL_START spreads the density goes on as |r|^-2 from the value reached there: finite for every
+    finite x, still falling, and the mass it adds (exp(-5e11)) is below any floating-point number.
     """
     deviation = spread(parameters[..., 1])
     r = (x - parameters[..., 0]).abs() / deviation
@@ -44,8 +44,9 @@ def gaussian_log_prob(x: Tensor, parameters: Tensor, scale: Tensor) -> Tensor:
 def whole_log_prob(x: Tensor, parameters: Tensor, scale: Tensor) -> Tensor:
     """log of the Gaussian's mass on [x - scale/2, x + scale/2]: x a whole number in standardised units.
 
-    `scale` is the width of the step 1 there (1 over the training spread). Stable in both tails: wide bins by the
-    scaled complementary error function, narrow ones by the midpoint density times its exact first-order factor.
+    `scale` is the width of the step 1 there (1 over the training spread). Stable in both tails: wide bins by
+    the scaled complementary error function, narrow ones by the midpoint density times its exact first-order
+    factor.
     """
     deviation = spread(parameters[..., 1])
     distance = ((x - parameters[..., 0]).abs() / deviation).clamp(max=TAIL_START)
@@ -55,7 +56,7 @@ def whole_log_prob(x: Tensor, parameters: Tensor, scale: Tensor) -> Tensor:
     sinh_ratio = y + torch.log(-torch.expm1(-2 * y.clamp(min=1e-6))) - torch.log(2 * y.clamp(min=1e-6))
     factor = torch.where(y < 1e-3, y.square() / 6, sinh_ratio) - step.square() / 24
     narrow = -0.5 * distance.square() - 0.5 * LOG_2PI + step.log() + factor
-    # Wide bins: Phi(-near) - Phi(-far) = phi(near) * (R(near) - exp((near^2 - far^2)/2) R(far)), R Mills' ratio.
+    # Wide: Phi(-near) - Phi(-far) = phi(near) (R(near) - exp((near^2 - far^2)/2) R(far)), R Mills' ratio.
     wide_step = step.clamp(min=0.05)
     near = distance - 0.5 * wide_step
     inside = near.clamp(min=0)  # the record's bin does not hold the mean: near > 0
@@ -78,7 +79,8 @@ def mills_ratio(x: Tensor) -> Tensor:
 def bernoulli_log_prob(x: Tensor, parameters: Tensor, scale: Tensor) -> Tensor:
     """-binary cross-entropy of x under logits: the lecture's sigmoid outputs. A mass on {0, 1}.
 
-    For grey values in (0, 1) it is the lecture's objective, not a normalised density (see continuous_bernoulli).
+    For grey values in (0, 1) it is the lecture's objective, not a normalised density (see
+    continuous_bernoulli).
     """
     logit = parameters[..., 0]
     return x * logit - F.softplus(logit)
@@ -92,7 +94,9 @@ def continuous_bernoulli_log_prob(x: Tensor, parameters: Tensor, scale: Tensor) 
     logit = parameters[..., 0]
     half = (0.5 * logit.abs()).clamp(min=1e-3)
     log_constant = torch.where(
-        logit.abs() < 0.02, math.log(2) + logit.square() / 12, torch.log(2 * half) - torch.log(torch.tanh(half))
+        logit.abs() < 0.02,
+        math.log(2) + logit.square() / 12,
+        torch.log(2 * half) - torch.log(torch.tanh(half)),
     )
     return bernoulli_log_prob(x, parameters, scale) + log_constant
 
@@ -101,7 +105,7 @@ CLASS_FLOOR = 1e-4  # shared evenly among a column's classes, so that an unseen 
 
 
 def class_log_probabilities(parameters: Tensor, scale: Tensor) -> Tensor:
-    """Softmax with a floor over each column's own classes (padded ones get -inf): (..., m, k) -> (..., m, k)."""
+    """Softmax with a floor over a column's own classes (padded ones get -inf): (..., m, k) -> (..., m, k)."""
     classes = scale.unsqueeze(-1)
     padded = torch.arange(parameters.shape[-1], device=parameters.device) >= classes
     soft = torch.softmax(parameters.masked_fill(padded, -torch.inf), -1)
@@ -135,7 +139,9 @@ def continuous_bernoulli_moments(parameters: Tensor, scale: Tensor) -> tuple[Ten
     safe = torch.where(small, torch.ones_like(logit), logit)
     mean = torch.where(small, 0.5 + logit / 12, 1 / (1 - torch.exp(-safe)) - 1 / safe)
     variance = torch.where(
-        small, 1 / 12 - logit.square() / 240, 1 / safe.square() - 0.25 / torch.sinh((0.5 * safe).clamp(-40, 40)).square()
+        small,
+        1 / 12 - logit.square() / 240,
+        1 / safe.square() - 0.25 / torch.sinh((0.5 * safe).clamp(-40, 40)).square(),
     )
     return mean, variance
 
@@ -167,7 +173,7 @@ def continuous_bernoulli_sample(parameters: Tensor, scale: Tensor, generator: to
 
 
 def categorical_sample(parameters: Tensor, scale: Tensor, generator: torch.Generator) -> Tensor:
-    """A class for each column given z, never 'other' where another class exists: 'other' has no name to write."""
+    """A class for each column given z, never 'other' where another class exists: 'other' has no name."""
     log_p = class_log_probabilities(parameters, scale)
     log_p[..., 0] = torch.where(scale > 1, torch.full_like(log_p[..., 0], -torch.inf), log_p[..., 0])
     p = torch.softmax(log_p, -1)
@@ -203,7 +209,9 @@ class Likelihood:
         if low > -math.inf or high < math.inf:
             outside = (x < low) | (x > high)
             if bool(outside.any()):
-                raise ValueError(f"{self.name} likelihood: {int(outside.sum())} values lie outside [{low:g}, {high:g}]")
+                raise ValueError(
+                    f"{self.name} likelihood: {int(outside.sum())} values lie outside [{low:g}, {high:g}]"
+                )
         terms = self.log_prob_unmasked(x, parameters, scale)
         return terms if mask is None else torch.where(mask, terms, torch.zeros_like(terms))
 
@@ -212,8 +220,12 @@ LIKELIHOODS: dict[str, Likelihood] = {
     likelihood.name: likelihood
     for likelihood in (
         Likelihood("gaussian", 2, gaussian_log_prob, gaussian_moments, gaussian_sample),
-        Likelihood("whole", 2, whole_log_prob, gaussian_moments, gaussian_sample, normalised_on="whole numbers"),
-        Likelihood("bernoulli", 1, bernoulli_log_prob, bernoulli_moments, bernoulli_sample, (0.0, 1.0), "{0, 1}"),
+        Likelihood(
+            "whole", 2, whole_log_prob, gaussian_moments, gaussian_sample, normalised_on="whole numbers"
+        ),
+        Likelihood(
+            "bernoulli", 1, bernoulli_log_prob, bernoulli_moments, bernoulli_sample, (0.0, 1.0), "{0, 1}"
+        ),
         Likelihood(
             "continuous_bernoulli",
             1,
@@ -224,7 +236,13 @@ LIKELIHOODS: dict[str, Likelihood] = {
             "[0, 1]",
         ),
         Likelihood(
-            "categorical", 0, categorical_log_prob, class_moments, categorical_sample, (0.0, math.inf), "classes"
+            "categorical",
+            0,
+            categorical_log_prob,
+            class_moments,
+            categorical_sample,
+            (0.0, math.inf),
+            "classes",
         ),
     )
 }

@@ -1,8 +1,8 @@
 """The VAE's starting point: the linear latent variable model's closed form, with the VAE's own likelihoods.
 
 The encoder's and decoder's linear paths take the maximum-likelihood solution of probabilistic PCA (Tipping &
-Bishop 1999) on the standardised encoder inputs, after a linear regression on the context. Its held-out bound is
-the yardstick that training has to beat.
+Bishop 1999) on the standardised encoder inputs, after a linear regression on the context. Its held-out bound
+is the yardstick that training has to beat.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST_ROWS = 50_000
 
 @torch.no_grad()
 def set_input_scaling(vae: VAE, values: Tensor, mask: Tensor) -> None:
-    """Centre and scale the encoder inputs that are not standardised already: discrete columns and indicators."""
+    """Centre and scale the encoder inputs that are not standardised: discrete columns and indicators."""
     raw, seen = vae.raw_inputs(values, mask)
     real = torch.tensor([vae.architecture.likelihoods[j] in ("gaussian", "whole") for j in vae.numeric])
     keep = torch.nn.functional.pad(real, (0, raw.shape[1] - len(real)), value=False).to(raw.device)
@@ -39,9 +39,13 @@ def start_linear(vae: VAE, inputs: Tensor, context: Tensor) -> None:
     chosen = slice(0, MOST_ROWS)
     x, c = inputs[chosen].double().cpu().numpy(), context[chosen].double().cpu().numpy()
     latents = vae.architecture.latent
-    # No value lies farther than sqrt(n) spreads out, unless the spread is a robust one because squares overflowed.
+    # No value lies farther than sqrt(n) spreads out, unless the spread is a robust one (squares overflowed).
     x = x.clip(-np.sqrt(len(x)), np.sqrt(len(x)))
-    slope = np.linalg.lstsq(np.c_[np.ones(len(c)), c], x, rcond=None)[0] if c.shape[1] else x.mean(0, keepdims=True)
+    slope = (
+        np.linalg.lstsq(np.c_[np.ones(len(c)), c], x, rcond=None)[0]
+        if c.shape[1]
+        else x.mean(0, keepdims=True)
+    )
     residual = x - np.c_[np.ones(len(c)), c] @ slope
     loadings, noise = _loadings(residual, latents)
     eigenvalues = np.square(loadings).sum(0) + noise  # of the directions kept: W'W + noise is diagonal
@@ -49,7 +53,10 @@ def start_linear(vae: VAE, inputs: Tensor, context: Tensor) -> None:
     _set(vae.encoder_skip.weight, np.r_[gain.T, -slope[1:] @ gain.T])
     _set(vae.encoder_skip.bias, -slope[:1] @ gain.T)
     variance = (noise / eigenvalues)[None]
-    _set(vae.encoder_variance.bias, np.log(variance) if vae.architecture.positivity == "exp" else np.sqrt(variance))
+    _set(
+        vae.encoder_variance.bias,
+        np.log(variance) if vae.architecture.positivity == "exp" else np.sqrt(variance),
+    )
     rest = np.maximum(residual.var(0) - np.square(loadings).sum(1), noise)
     weight, bias = _decoder(vae, loadings, slope, rest)
     _set(vae.decoder_skip.weight, weight)
@@ -57,7 +64,7 @@ def start_linear(vae: VAE, inputs: Tensor, context: Tensor) -> None:
 
 
 def _loadings(residual: np.ndarray, latents: int) -> tuple[np.ndarray, float]:
-    """W (d, p), with orthogonal columns, and the noise variance of probabilistic PCA; zero columns fill up."""
+    """W (d, p), with orthogonal columns, and probabilistic PCA's noise variance; zero columns fill up."""
     width = max(1, min(latents, residual.shape[1] - 1, len(residual) - 1))
     model = ProbabilisticPCA(n_components=width).fit(residual)
     loadings = np.zeros((residual.shape[1], latents))
@@ -65,9 +72,12 @@ def _loadings(residual: np.ndarray, latents: int) -> tuple[np.ndarray, float]:
     return loadings, float(max(model.noise_variance_, SPREAD_FLOOR**2))
 
 
-def _decoder(vae: VAE, loadings: np.ndarray, slope: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _decoder(
+    vae: VAE, loadings: np.ndarray, slope: np.ndarray, rest: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Linear maps from (z, context) to the likelihoods' parameters: means, logits to first order, spreads."""
-    path = np.r_[loadings.T, slope[1:]]  # (p + c, d): standardised inputs as a linear function of z and context
+    # (p + c, d): standardised inputs as a linear function of z and context.
+    path = np.r_[loadings.T, slope[1:]]
     outputs = sum(len(g.features) * g.outputs for g in vae.groups)
     weight, bias = np.zeros((len(path), outputs)), np.zeros((1, outputs))
     centre, deviation = vae.input_mean.cpu().double().numpy(), vae.input_spread.cpu().double().numpy()

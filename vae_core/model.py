@@ -17,7 +17,7 @@ from vae_core.bounds import kl_standard_normal, reparameterize
 from vae_core.likelihoods import LIKELIHOODS, TAIL_START, Likelihood
 from vae_core.networks import MLP, BatchedLinear
 
-__all__ = ["Architecture", "Group", "VAE"]
+__all__ = ["VAE", "Architecture", "Group"]
 
 LINEAR_UP_TO = 4.0  # standardised input: the linear path sees values beyond it logarithmically
 
@@ -80,9 +80,13 @@ class VAE(nn.Module):
         e, p, outputs = a.members, a.latent, sum(len(g.features) * g.outputs for g in self.groups)
         self.encoder = MLP(e, inputs + a.context, a.hidden, generator, activation=a.activation)
         self.encoder_mean = BatchedLinear(e, a.hidden[-1], p, generator, scale=0.1 if a.linear_skip else 1.0)
-        self.encoder_variance = BatchedLinear(e, a.hidden[-1], p, generator, scale=0.1 if a.linear_skip else 1.0)
+        self.encoder_variance = BatchedLinear(
+            e, a.hidden[-1], p, generator, scale=0.1 if a.linear_skip else 1.0
+        )
         self.decoder = MLP(e, p + a.context, a.hidden, generator, activation=a.activation)
-        self.decoder_head = BatchedLinear(e, a.hidden[-1], outputs, generator, scale=0.1 if a.linear_skip else 1.0)
+        self.decoder_head = BatchedLinear(
+            e, a.hidden[-1], outputs, generator, scale=0.1 if a.linear_skip else 1.0
+        )
         if a.linear_skip:
             self.encoder_skip = BatchedLinear(e, inputs + a.context, p, generator, scale=0.0)
             self.decoder_skip = BatchedLinear(e, p + a.context, outputs, generator, scale=0.0)
@@ -90,7 +94,7 @@ class VAE(nn.Module):
             nn.init.ones_(self.encoder_variance.bias)
 
     def inputs(self, values: Tensor, mask: Tensor) -> Tensor:
-        """Values and mask (n, m) -> standardised encoder inputs (n, d); a missing cell is 0 and told by indicators.
+        """Values and mask (n, m) -> standardised inputs (n, d); a missing cell is 0 and told by indicators.
 
         In order: the features that are not categorical, each category one-hot, the indicators.
         """
@@ -114,7 +118,8 @@ class VAE(nn.Module):
         h = self.encoder(torch.cat([near, context], -1).expand(a.members, -1, -1))
         mean, raw = self.encoder_mean(h), self.encoder_variance(h)
         if a.linear_skip:
-            size = inputs.abs().clamp(max=TAIL_START)  # beyond it a value costs more and explains nothing more
+            # Beyond it a value costs more and explains nothing more.
+            size = inputs.abs().clamp(max=TAIL_START)
             linear = torch.where(
                 size > LINEAR_UP_TO,
                 inputs.sign() * (LINEAR_UP_TO + torch.log1p((size - LINEAR_UP_TO).clamp(min=0))),
@@ -124,19 +129,19 @@ class VAE(nn.Module):
         return mean, raw if a.positivity == "exp" else torch.log(raw.square() + 1e-8)
 
     def decode(self, z: Tensor, context: Tensor) -> Tensor:
-        """P(x|z): codes (e, N, p) and context (e or 1, N, c) -> the likelihoods' parameters (e, N, outputs)."""
+        """P(x|z): codes (e, N, p), context (e or 1, N, c) -> the likelihoods' parameters (e, N, outputs)."""
         a = self.architecture
         z = torch.cat([z, context.expand(a.members, -1, -1)], -1) if a.context else z
         parameters = self.decoder_head(self.decoder(z))
         return parameters + self.decoder_skip(z) if a.linear_skip else parameters
 
     def parameters_of(self, group: Group, parameters: Tensor) -> Tensor:
-        """The slice of the decoder's output that belongs to a group: (..., features of the group, outputs)."""
+        """The part of the decoder's output that belongs to a group: (..., features, outputs)."""
         last = group.first + len(group.features) * group.outputs
         return parameters[..., group.first : last].unflatten(-1, (len(group.features), group.outputs))
 
     def log_prob(self, values: Tensor, parameters: Tensor, mask: Tensor) -> Tensor:
-        """log P(x_j | z) in nats, unsummed: values and mask (n, m), parameters (..., n, outputs) -> (..., n, m).
+        """log P(x_j | z) in nats, unsummed: values, mask (n, m), parameters (..., n, outputs) -> (..., n, m).
 
         Computed in the precision of `values`: float32 in training, float64 in scoring.
         """
@@ -150,7 +155,7 @@ class VAE(nn.Module):
         return torch.cat(terms, -1)[..., self.index]
 
     def forward(self, values: Tensor, mask: Tensor, inputs: Tensor, context: Tensor, noise: Tensor) -> Tensor:
-        """The ELBO of each member with one draw: noise (e, n, p) -> (e, n), in nats. The training objective."""
+        """Training's objective: the ELBO of each member with one draw, in nats; noise (e, n, p) -> (e, n)."""
         mean, log_variance = self.encode(inputs, context)
         parameters = self.decode(reparameterize(mean, log_variance, noise), context.unsqueeze(0))
         log_likelihood = self.log_prob(values, parameters, mask).sum(-1)

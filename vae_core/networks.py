@@ -1,26 +1,32 @@
-"""Multilayer perceptrons for encoders and decoders; several ensemble members as one batched matrix product."""
+"""Multilayer perceptrons for encoders and decoders; an ensemble's members as one batched product."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ACTIVATIONS", "BatchedLinear", "MLP"]
+__all__ = ["ACTIVATIONS", "MLP", "BatchedLinear"]
 
-KERNEL_WIDTH = 16  # outputs; multiples of it gave the same bits in every position (measured; a test holds us to it)
-ACTIVATIONS = {"silu": nn.functional.silu, "relu": nn.functional.relu, "tanh": torch.tanh}
+# Outputs; multiples of it gave the same bits in every position (measured; a test holds us to it).
+KERNEL_WIDTH = 16
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": nn.functional.silu,
+    "relu": nn.functional.relu,
+    "tanh": torch.tanh,
+}
 
 
 class BatchedLinear(nn.Module):
     """x @ weight + bias for each of e members at once: (e, n, inputs) -> (e, n, outputs).
 
-    Weights start uniform in +-scale / sqrt(inputs), drawn from `generator`; biases start at 0. In evaluation mode
-    a row of the result has the same bits wherever it stands in the batch: outputs are padded to full kernel widths,
-    since matrix products compute the rows beside a narrow edge in another order.
+    Weights start uniform in +-scale / sqrt(inputs), drawn from `generator`; biases start at 0. In evaluation
+    mode a row of the result has the same bits wherever it stands in the batch: outputs are padded to full
+    kernel widths, since matrix products compute the rows beside a narrow edge in another order.
     """
 
     def __init__(
@@ -43,13 +49,19 @@ class MLP(nn.Module):
     """Hidden layers with an activation after each: (e, n, inputs) -> (e, n, hidden[-1])."""
 
     def __init__(
-        self, members: int, inputs: int, hidden: Sequence[int], generator: torch.Generator, *, activation: str = "silu"
+        self,
+        members: int,
+        inputs: int,
+        hidden: Sequence[int],
+        generator: torch.Generator,
+        *,
+        activation: str = "silu",
     ) -> None:
         super().__init__()
         sizes = [inputs, *hidden]
         # sqrt(6 / fan_in) keeps the variance through rectified layers (He et al. 2015)
         self.layers = nn.ModuleList(
-            BatchedLinear(members, a, b, generator, scale=math.sqrt(6 / 2)) for a, b in zip(sizes, sizes[1:], strict=False)
+            BatchedLinear(members, a, b, generator, scale=math.sqrt(6 / 2)) for a, b in pairwise(sizes)
         )
         self.activation = ACTIVATIONS[activation]
 

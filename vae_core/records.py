@@ -31,7 +31,7 @@ class TrainingRecords:
     seen: int
 
     def reference(self) -> Encoded:
-        """The records to quote figures on: held out from everything where there are any, else those fitted."""
+        """The records to quote figures on: held out from everything if there are any, else those fitted."""
         return self.calibration if len(self.calibration.values) else self.fit
 
 
@@ -42,7 +42,7 @@ def gather(
     calibration_fraction: float,
     random_state: int,
 ) -> TrainingRecords:
-    """Encode a stream of batches and split it at random; of more than 20 million cells a uniform sample is kept."""
+    """Encode a stream and split it at random; of more than 20 million cells a uniform sample is kept."""
     generator = np.random.default_rng(random_state + 1)
     most = max(1000, MOST_CELLS // max(1, len(encoding.features)))
     kept: list[Encoded] = []
@@ -90,7 +90,12 @@ def _shrink(
     chosen = np.sort(np.argsort(all_keys, kind="stable")[:most])
     joined = Encoded(**{f.name: np.concatenate([getattr(e, f.name) for e in kept]) for f in fields(Encoded)})
     all_names = np.concatenate(names)
-    return [take(joined, chosen)], [all_names[chosen] if len(all_names) else all_names], [all_keys[chosen]], len(chosen)
+    return (
+        [take(joined, chosen)],
+        [all_names[chosen] if len(all_names) else all_names],
+        [all_keys[chosen]],
+        len(chosen),
+    )
 
 
 def take(encoded: Encoded, rows: np.ndarray) -> Encoded:
@@ -102,7 +107,9 @@ def identities(batch: pa.RecordBatch | pa.Table) -> np.ndarray:
     """A 64-bit hash of each record's id and values, where the batch has ids (`_record_id`); else empty."""
     if "_record_id" not in batch.schema.names:
         return np.empty(0, np.uint64)
-    total = pd.util.hash_array(texts(batch.column("_record_id")).to_numpy(zero_copy_only=False).astype(object))
+    total = pd.util.hash_array(
+        texts(batch.column("_record_id")).to_numpy(zero_copy_only=False).astype(object)
+    )
     for name in batch.schema.names:
         if name in ("_record_id", "_source", "_row"):
             continue

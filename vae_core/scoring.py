@@ -22,7 +22,8 @@ __all__ = ["Contributions", "FittedModel", "Scores"]
 BLOCKS = 4  # independently scrambled blocks of noise: their spread gives elbo_se
 BATCH_ELEMENTS = 2_000_000  # decoder outputs in one micro-batch
 FARTHEST = 1e300  # a value scaled to [0, 1] may overflow: its distance stays finite
-REFUSED = -1e9  # nats for a cell outside [0, 1] under a likelihood that lives there: a finite stand-in for -infinity
+# Nats for a cell outside [0, 1] under a likelihood that lives there: a finite stand-in for -infinity.
+REFUSED = -1e9
 
 
 @dataclass
@@ -96,7 +97,7 @@ class FittedModel:
         return replace(self, weights=weights, calibration=calibration, alone={})
 
     def score(self, table: pa.Table | pa.RecordBatch, *, draws: int | None = None) -> Scores:
-        """Bounds of each record of a table with the encoding's columns; a record's figures depend on it alone.
+        """Bounds of each record of a table with the encoding's columns: figures of that record alone.
 
         Raises InputError when a column is missing.
         """
@@ -135,7 +136,7 @@ class FittedModel:
         return self._collect(encoded, nats, kl, blocks, mean, variance)
 
     def _refuse(self, encoded: Encoded) -> tuple[Encoded, np.ndarray]:
-        """Take observed cells outside their likelihood's support out of the mask, and give them a stated penalty."""
+        """Take cells outside their likelihood's support out of the mask, and give them a stated penalty."""
         penalty = np.zeros(encoded.values.shape)
         for group in self.vae.groups:
             low, high = group.likelihood.support
@@ -148,7 +149,9 @@ class FittedModel:
         refused = penalty < 0
         if not refused.any():
             return encoded, penalty
-        return replace(encoded, mask=encoded.mask & ~refused, values=np.where(refused, 0, encoded.values)), penalty
+        return replace(
+            encoded, mask=encoded.mask & ~refused, values=np.where(refused, 0, encoded.values)
+        ), penalty
 
     def _padded(self, encoded: Encoded, part: slice, rows: int) -> tuple[Tensor, Tensor, Tensor]:
         """One micro-batch, filled up with empty records to the model's fixed number of rows."""
@@ -162,7 +165,7 @@ class FittedModel:
         return values, mask, context
 
     def _moments(self, parameters: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance of each feature under the mixture over members and draws: (e, s, n, outputs) -> (n, m).
+        """Mean and variance of each feature, over members and draws: (e, s, n, outputs) -> (n, m).
 
         For categories: the class that most draws call the most probable, and one minus its mean probability.
         """

@@ -1,4 +1,4 @@
-"""Fit a model to record batches: the ELBO by stochastic gradients from a linear start, the best state kept."""
+"""Fit a model to record batches: gradients of the ELBO from a linear start, the best state kept."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ __all__ = ["Progress", "Settings", "TrainingStopped", "fit"]
 PRESETS = ("default", "lecture")
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 30, 600, 6000
 WARM_UP = 0.05  # share of the steps in which the learning rate rises linearly
-COLUMNS_WEIGHT = 1 / 3  # lifts the ranking where training data is contaminated, costs nothing where it is clean
+# Lifts the ranking where training data is contaminated, costs nothing where it is clean.
+COLUMNS_WEIGHT = 1 / 3
 CHECKS = 20  # looks at the held-out records
 
 
@@ -66,7 +67,9 @@ class Settings:
         if self.positivity not in ("exp", "square"):
             raise ValueError(f'positivity is "exp" or "square"; got {self.positivity!r}')
         if self.likelihood not in (None, "bernoulli", "continuous_bernoulli"):
-            raise ValueError(f"likelihood is None, 'bernoulli' or 'continuous_bernoulli'; got {self.likelihood!r}")
+            raise ValueError(
+                f"likelihood is None, 'bernoulli' or 'continuous_bernoulli'; got {self.likelihood!r}"
+            )
         if self.columns_weight is not None and self.columns_weight < 0:
             raise ValueError(f"columns_weight must be 0 or more; got {self.columns_weight}")
         for name in ("latent", "members", "steps", "batch_size", "draws"):
@@ -118,10 +121,10 @@ def fit(
 ) -> FittedModel:
     """Train on record batches (`batches()` starts a new pass) and return the fitted, calibrated model.
 
-    The rows are held in memory up to 20 million cells; of more, a uniform sample is. Held-out records choose the
-    best state, others calibrate. With `checkpoint` (a folder) an interrupted training goes on where it stopped,
-    bit for bit on a CPU. Raises InputError for input that cannot be learnt from and TrainingStopped when the loss
-    is not finite.
+    The rows are held in memory up to 20 million cells; of more, a uniform sample is. Held-out records choose
+    the best state, others calibrate. With `checkpoint` (a folder) an interrupted training goes on where it
+    stopped, bit for bit on a CPU. Raises InputError for input that cannot be learnt from and TrainingStopped
+    when the loss is not finite.
     """
     settings = settings or Settings()
     encoding = TableEncoding.fit(
@@ -133,8 +136,14 @@ def fit(
         likelihood=settings.likelihood,
         random_state=settings.random_state,
     )
-    records = gather(batches(), encoding, settings.selection_fraction, settings.calibration_fraction, settings.random_state)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else torch.device(settings.device)
+    records = gather(
+        batches(), encoding, settings.selection_fraction, settings.calibration_fraction, settings.random_state
+    )
+    device = (
+        torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if settings.device == "auto"
+        else torch.device(settings.device)
+    )
     run = _prepare(encoding, records, settings, device)
     start = _state(run.vae)
     history = _optimise(run, progress, checkpoint)
@@ -145,7 +154,7 @@ def fit(
 
 
 def _architecture(encoding: TableEncoding, settings: Settings) -> Architecture:
-    """The network's shape: latents ceil(m / 2) within [2, 32] (of m features, at most m), the lecture's or ours."""
+    """The network's shape: of m features, ceil(m / 2) latents within [2, 32], at most m."""
     features = encoding.features
     lecture = settings.preset == "lecture"
     latent = settings.latent or max(1, min(len(features), max(2, min(32, math.ceil(len(features) / 2)))))
@@ -156,7 +165,9 @@ def _architecture(encoding: TableEncoding, settings: Settings) -> Architecture:
         hidden=list(settings.hidden),
         members=settings.members or (1 if lecture else 3),
         context=encoding.context_width,
-        indicators=[j for j, f in enumerate(features) if encoding.described[f.column].missing and f.category <= 0],
+        indicators=[
+            j for j, f in enumerate(features) if encoding.described[f.column].missing and f.category <= 0
+        ],
         activation="relu" if lecture else "silu",
         positivity=settings.positivity,
         linear_skip=not lecture,
@@ -164,7 +175,9 @@ def _architecture(encoding: TableEncoding, settings: Settings) -> Architecture:
     )
 
 
-def _prepare(encoding: TableEncoding, records: TrainingRecords, settings: Settings, device: torch.device) -> _Run:
+def _prepare(
+    encoding: TableEncoding, records: TrainingRecords, settings: Settings, device: torch.device
+) -> _Run:
     generator = torch.Generator().manual_seed(settings.random_state)
     vae = VAE(_architecture(encoding, settings), generator=generator).to(device)
     values, mask, context = _tensors(records.fit, device)
@@ -228,7 +241,13 @@ def _optimise(
             if run.heldout is None or heldout > best:
                 best, best_step = heldout, step
                 keeper.keep_best()
-            history.append({"step": step, "train_elbo": -total / (step - (history[-1]["step"] if history else 0)), "heldout_elbo": heldout})
+            history.append(
+                {
+                    "step": step,
+                    "train_elbo": -total / (step - (history[-1]["step"] if history else 0)),
+                    "heldout_elbo": heldout,
+                }
+            )
             total = 0.0
             keeper.save(step, best_step, best, history)
             if progress is not None:
@@ -278,7 +297,7 @@ def _schedule(step: int, steps: int) -> float:
 
 @torch.no_grad()
 def _heldout_elbo(run: _Run) -> float:
-    """Interquartile mean of the selection records' ELBOs over 4 shared draws: a few wild records are no trend."""
+    """Interquartile mean of the selection records' ELBOs, 4 shared draws: a few wild ones are no trend."""
     if run.heldout is None:
         return math.nan
     values, mask, inputs, context = run.heldout
@@ -298,14 +317,16 @@ def _state(vae: VAE) -> dict[str, Tensor]:
 
 
 def _finish(encoding: TableEncoding, records: TrainingRecords, settings: Settings, run: _Run) -> FittedModel:
-    """The model on the CPU, with its companions, its noise and its calibration on records held out from all of it."""
+    """The model on the CPU, with companions, noise, and calibration on records held out from all of it."""
     weights, companions = {"vae": 1.0}, {}
     weight = settings.columns_weight
     if weight is None:
         weight = 0.0 if settings.preset == "lecture" else COLUMNS_WEIGHT
     if weight > 0:
         weights = {"vae": 1 / (1 + weight), "columns": weight / (1 + weight)}
-        companions["columns"] = IndependentColumns.fit(records.fit.values, records.fit.mask, encoding.features)
+        companions["columns"] = IndependentColumns.fit(
+            records.fit.values, records.fit.mask, encoding.features
+        )
     model = FittedModel(
         encoding=encoding,
         vae=run.vae.cpu().eval(),
@@ -319,11 +340,18 @@ def _finish(encoding: TableEncoding, records: TrainingRecords, settings: Setting
     parts = model.evaluate(reference)
     if not np.isfinite(parts.scores.bound).all():
         raise _stopped("a held-out record's bound is", run, run.steps)
-    model.alone = {name: _calibrate(model.with_members([name]), records) for name in weights if len(weights) > 1}
+    model.alone = {
+        name: _calibrate(model.with_members([name]), records) for name in weights if len(weights) > 1
+    }
     model.calibration = _calibrate(model, records)
     heldout = len(records.calibration.values) > 0
     model.summary = {
-        "rows": {"fit": len(records.fit.values), "selection": len(records.selection.values), "calibration": len(records.calibration.values), "seen": records.seen},
+        "rows": {
+            "fit": len(records.fit.values),
+            "selection": len(records.selection.values),
+            "calibration": len(records.calibration.values),
+            "seen": records.seen,
+        },
         "features": len(encoding.features),
         "steps": run.steps,
         "likelihoods": {encoding.described[f.column].name: f.likelihood for f in encoding.features},
@@ -335,7 +363,7 @@ def _finish(encoding: TableEncoding, records: TrainingRecords, settings: Setting
 
 
 def _calibrate(model: FittedModel, records: TrainingRecords) -> Calibration:
-    """Scores of held-out records, and each contribution's median there (on the fitted ones if none are held out)."""
+    """Scores of held-out records (of the fitted ones if none are), and each contribution's median there."""
     parts = model.evaluate(records.reference())
     typical = dict(zip(model.encoding.columns, np.median(parts.nats, axis=0).tolist(), strict=True))
     typical["kl"] = float(np.median(parts.kl_nats))
@@ -344,7 +372,7 @@ def _calibrate(model: FittedModel, records: TrainingRecords) -> Calibration:
 
 
 def _compare_with_start(model: FittedModel, records: TrainingRecords, start: dict[str, Tensor]) -> None:
-    """Score the linear start on the same records and write how much training gained over it, in nats a record."""
+    """Score the linear start on the same records: how much training gained over it, in nats a record."""
     if not model.vae.architecture.linear_skip:
         return
     reference = records.reference()
@@ -352,7 +380,8 @@ def _compare_with_start(model: FittedModel, records: TrainingRecords, start: dic
     linear = VAE(model.vae.architecture)
     linear.load_state_dict({name: tensor.cpu() for name, tensor in start.items()})
     for head in (linear.encoder_mean, linear.encoder_variance, linear.decoder_head):
-        torch.nn.init.zeros_(head.weight)  # the hidden layers' small random start is no part of the linear model
+        # The hidden layers' small random start is no part of the linear model.
+        torch.nn.init.zeros_(head.weight)
     before = FittedModel(model.encoding, linear.eval(), model.noise).evaluate(reference).scores.elbo
     gain = trained - before
     model.summary["linear_start_elbo"] = _trimmed_mean(before)
