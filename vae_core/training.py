@@ -30,6 +30,7 @@ PRESETS = ("default", "lecture")
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 30, 600, 6000
 WARM_UP = 0.05  # share of the steps in which the learning rate rises linearly
 # Lifts the ranking where training data is contaminated, costs nothing where it is clean.
+MOST_LATENTS = 64
 COLUMNS_WEIGHT = 1 / 3
 CHECKS = 20  # looks at the held-out records
 
@@ -154,10 +155,14 @@ def fit(
 
 
 def _architecture(encoding: TableEncoding, settings: Settings) -> Architecture:
-    """The network's shape: of m features, ceil(m / 2) latents within [2, 32], at most m."""
+    """The network's shape: as many latents as features, up to 64; the lecture's code is smaller than its record.
+
+    A full latent space keeps the closed-form start's density in every direction (fewer lose it on some tables).
+    """
     features = encoding.features
     lecture = settings.preset == "lecture"
-    latent = settings.latent or max(1, min(len(features), max(2, min(32, math.ceil(len(features) / 2)))))
+    m = len(features)
+    latent = settings.latent or (min(32, math.ceil(m / 2)) if lecture else min(MOST_LATENTS, m))
     return Architecture(
         likelihoods=[f.likelihood for f in features],
         scales=[f.scale for f in features],
