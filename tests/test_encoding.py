@@ -157,7 +157,9 @@ def test_an_unexpected_missing_cell_is_masked_counted_and_costs_its_rarity(
     assert (after.n_missing == before.n_missing + 1).all()
     # Jeffreys' prior: no missing cell among 500 rows
     assert after.fixed[:, place] == pytest.approx(math.log(0.5 / (ROWS + 1)))
-    assert before.fixed[:, place] == pytest.approx(math.log(1 - 0.5 / (ROWS + 1)))
+    column = encoding.described[place]
+    width = math.log(column.spread) if column.kind == "whole" else 0.0  # a mass over the step's width
+    assert before.fixed[:, place] == pytest.approx(math.log(1 - 0.5 / (ROWS + 1)) + width)
 
 
 def test_a_missing_cell_where_many_are_missing_costs_nothing_and_is_counted(encoding: TableEncoding) -> None:
@@ -396,8 +398,8 @@ def test_a_table_without_variation_is_refused_with_its_columns() -> None:
 
 
 def test_a_complete_records_density_in_the_users_units_needs_one_constant(encoding: TableEncoding) -> None:
-    """log p(x) = log p(u) - sum of log spreads: only real columns are densities."""
-    spreads = [np.std(np.asarray(shop().column(n).drop_null(), float)) for n in ("price", "gaps")]
+    """log p(x) = log p(u) - sum of log spreads, of real columns and of whole numbers (a mass on one step)."""
+    spreads = [np.std(np.asarray(shop().column(n).drop_null(), float)) for n in ("price", "gaps", "count")]
     assert encoding.log_jacobian == pytest.approx(-sum(math.log(s) for s in spreads))
 
 

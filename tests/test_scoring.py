@@ -178,6 +178,20 @@ def test_a_column_times_1000_changes_no_elbo_and_no_rank() -> None:
     assert order[apart].all()
 
 
+@pytest.mark.parametrize("unit", [1, 1000])
+def test_a_missing_whole_number_gains_nothing_from_the_unit(unit: int) -> None:
+    """A salary has a mass of about 1 in 50,000: leaving it out where it is missing must not decide the rank."""
+    generator = np.random.default_rng(0)
+    factor = generator.normal(size=(2, 800))
+    salary = 50_000 + np.rint(20_000 * (factor[0] + 0.3 * factor[1])).astype(np.int64)
+    gone = generator.random(800) < 0.2
+    whole = pa.table({"age": factor[0], "salary": pa.array(salary * unit, mask=gone)})
+    real = changed(whole, "salary", pa.array(salary.astype(np.float64), mask=gone))
+    as_whole, as_real = trained(whole).score(whole), trained(real).score(real)
+    np.testing.assert_allclose(as_whole.elbo, as_real.elbo, atol=1e-2)
+    assert abs(as_whole.elbo[gone].mean() - as_whole.elbo[~gone].mean()) < 2
+
+
 FAR = [1e3, 1e5, 1e6, 1e7, 1e9, 1e12, 1e20, 3.5e38, 1e50, 1e100, 1e200, 1e300, 1.7e308]
 
 

@@ -148,8 +148,8 @@ class TableEncoding:
 
     @property
     def log_jacobian(self) -> float:
-        """Nats to add to a complete record's bound for a density in the user's units (real columns only)."""
-        real = {f.column for f in self.features if f.likelihood == "gaussian"}
+        """Nats to add to a complete record's bound for a density in the user's units (whole numbers: a mass)."""
+        real = {f.column for f in self.features if f.likelihood in ("gaussian", "whole")}
         scaled = {f.column for f in self.features if f.likelihood == "continuous_bernoulli"}
         return -sum(math.log(self.described[i].spread) for i in real) - sum(
             math.log(self.described[i].high - self.described[i].low) for i in scaled
@@ -217,6 +217,9 @@ class TableEncoding:
         encoded.mask[:, place] = ~missing[:, None]
         encoded.n_missing += missing
         encoded.fixed[:, index] = missing_nats(column, missing)
+        if self.features[place.start].likelihood == "whole":
+            # A mass over the step's width: as for real columns, a missing cell is not favoured by the unit.
+            encoded.fixed[~missing, index] += math.log(column.spread)
 
     @staticmethod
     def _scaled(column: Column, values: np.ndarray) -> np.ndarray:
