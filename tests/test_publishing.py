@@ -144,6 +144,18 @@ def test_no_two_of_many_hold_the_lock_together(tmp_path: Path) -> None:
     assert most == 1
 
 
+def test_what_a_run_left_that_was_killed_after_publishing_is_tidied_unless_it_is_held(tmp_path: Path) -> None:
+    staging = tmp_path / ".staging-1"
+    for name in (".staging-1.lock", ".publishing.lock"):
+        (tmp_path / name).touch()
+    staging.mkdir()
+    with publishing.lock(staging):
+        publishing.tidy(staging)
+        assert staging.exists()
+    publishing.tidy(staging)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_sweeping_takes_old_staging_folders_that_no_run_holds(tmp_path: Path) -> None:
     old, held, new = (tmp_path / f".staging-{name}" for name in ("old", "held", "new"))
     for staging in (old, held, new):

@@ -89,11 +89,14 @@ def run(
     workers: int = 1,
     replace: bool = False,
     on_done: Callable[[UnitResult], None] | None = None,
+    on_explained: Callable[[UnitResult], None] | None = None,
     on_wait: Callable[[], None] | None = None,
 ) -> Outcome:
     """Score a dataset and publish the report; killed at any moment and run again, it gives the same report.
 
-    Raises Refused when another report is published in its place, InputError for what the user can mend.
+    `on_done` is called for each unit when it is scored, `on_explained` when its reasons are there, `on_wait`
+    when another run of the same job holds the place. Raises Refused when another report is published there,
+    InputError for what the user can mend.
     """
     plan = prepare(job, replace=replace)
     if plan.published is None:
@@ -101,11 +104,11 @@ def run(
             plan = prepare(job, replace=replace)  # another run may have published it meanwhile
             if plan.published is None:
                 results = score(plan, engine=engine, workers=workers, on_done=on_done)
-                manifest = rank(plan, results, engine=engine, workers=workers)
+                manifest = rank(plan, results, engine=engine, workers=workers, on_done=on_explained)
                 folder = publish(plan, manifest, replace=replace)
                 return Outcome(folder, publishing.read_manifest(folder), fresh=True)
     assert plan.published is not None
-    shutil.rmtree(plan.staging, ignore_errors=True)  # what a run left that was killed after publishing
+    publishing.tidy(plan.staging)  # after a run that was killed when it had published
     return Outcome(plan.published, publishing.read_manifest(plan.published), fresh=False)
 
 

@@ -34,11 +34,12 @@ except ImportError:  # Windows has no flock: everything works there but two runs
 __all__ = [
     "MANIFEST", "OUTGOING", "check_place", "commit", "current", "final_folder",
     "lock", "publish", "published", "read_manifest",
-    "run_hash", "sha256_of", "staging_folder", "sweep", "utc_text", "verify", "write_json", "writing",
+    "run_hash", "sha256_of", "staging_folder", "sweep", "tidy", "utc_text", "verify", "write_json", "writing",
 ]  # fmt: skip
 
 MANIFEST = "_manifest.json"  # the underscore hides it from readers that take a folder for a Parquet table
 OUTGOING = "outgoing"
+PUBLISHING = ".publishing"  # held for the moment of the rename
 ABANDONED = 7 * 24 * 3600  # seconds after which the staging folder of a dead run is swept away
 
 _CANNOT_WRITE = {
@@ -159,7 +160,7 @@ def lock(staging: Path, *, wait: bool = True, on_wait: Callable[[], None] | None
     if fcntl is None:
         yield True
         return
-    path = staging.with_name(f"{staging.name}.lock")
+    path = _lock_file(staging)
     handle = _acquire(path, wait=wait, on_wait=on_wait)
     try:
         yield handle is not None
@@ -167,6 +168,10 @@ def lock(staging: Path, *, wait: bool = True, on_wait: Callable[[], None] | None
         if handle is not None:
             path.unlink(missing_ok=True)  # while holding it; who waits on this file sees that it is gone
             os.close(handle)
+
+
+def _lock_file(staging: Path) -> Path:
+    return staging.with_name(f"{staging.name}.lock")
 
 
 def _acquire(path: Path, *, wait: bool, on_wait: Callable[[], None] | None) -> int | None:
@@ -209,7 +214,7 @@ def publish(staging: Path, final: Path, manifest: Mapping[str, Any], *, replace:
     outgoing = staging / OUTGOING
     with writing(final.parent):
         _seal(outgoing, manifest)
-        with lock(final.parent / ".publishing"):
+        with lock(final.parent / PUBLISHING):
             place = check_place(final, str(manifest["run"]), replace=replace)
             if not place.exists():
                 outgoing.rename(place)
@@ -217,8 +222,17 @@ def publish(staging: Path, final: Path, manifest: Mapping[str, Any], *, replace:
             if place != current(final):
                 write_json(_pointer(final), {"folder": place.name})
                 _flush(place.parent)
-        shutil.rmtree(staging)
+    shutil.rmtree(staging, ignore_errors=True)  # what stays is hidden, and for `tidy`
     return place
+
+
+def tidy(staging: Path) -> None:
+    """Remove what a run left behind that was killed when it had published, unless another is at work."""
+    for place in (staging, staging.with_name(PUBLISHING)):
+        if place.exists() or _lock_file(place).exists():
+            with lock(place, wait=False) as mine:
+                if mine:
+                    shutil.rmtree(place, ignore_errors=True)
 
 
 def _seal(outgoing: Path, manifest: Mapping[str, Any]) -> None:

@@ -188,8 +188,8 @@ def write(ranking: Ranking, reasons: Sequence[Path], path: Path, marks: Marks) -
             if table.num_rows != len(p):
                 raise RuntimeError(f"{ranking.records} has lost rows")
             writer.write_table(_rows(table, first, p, q, told, ranking, marks), row_group_size=ROWS_PER_GROUP)
-    if told.take(1).num_rows:
-        raise RuntimeError("there are reasons for records that the report does not hold")
+    if pq.read_metadata(path).num_rows != ranking.rows or told.take(1).num_rows:
+        raise RuntimeError("records or reasons are missing in the report")
 
 
 def _rows(

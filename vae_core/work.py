@@ -38,7 +38,7 @@ SCORED = pa.schema(
         ("elbo", pa.float64()),
         ("reconstruction", pa.float64()),
         ("kl", pa.float64()),
-        ("elbo_se", pa.float64()),
+        ("elbo_se", pa.float64()),  # null: one draw has no spread
         ("p_value", pa.float64()),  # null: none
         ("n_missing", pa.int32()),
         ("n_out_of_range", pa.int32()),
@@ -258,7 +258,7 @@ def _table(table: pa.Table, scores: Any) -> pa.Table:
     }
     for name in SCORED.names:
         if name not in columns:
-            columns[name] = pa.array(getattr(scores, name), from_pandas=name == "p_value")
+            columns[name] = pa.array(getattr(scores, name), from_pandas=name in ("p_value", "elbo_se"))
     return pa.table({name: columns[name] for name in SCORED.names}).cast(SCORED)
 
 
