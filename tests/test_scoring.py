@@ -73,6 +73,23 @@ def test_a_score_depends_on_its_record_alone(models: Trained, width: int) -> Non
     assert_same_bits(joined([model.score(table.slice(row, 1)) for row in rows]), scores, rows)
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"hidden": (33, 20), "latent": 3},
+        {"hidden": (7,), "latent": 1},
+        {"members": 3, "draws": 6},
+        {"preset": "lecture"},
+    ],
+    ids=str,
+)
+def test_odd_shapes_of_the_network_change_nothing_in_that(shape: dict[str, object]) -> None:
+    model, table = trained(mixed_table(60, 6), steps=2, **shape), mixed_table(277, 6, seed=1)
+    scores, order = model.score(table), np.random.default_rng(0).permutation(277)
+    assert_same_bits(model.score(table.take(pa.array(order))), scores, order)
+    assert_same_bits(model.score(table.slice(276)), scores, slice(276, 277))
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_two_threads_give_the_same_bits_as_one(models: Trained, width: int) -> None:
     model, table, scores = models[width]
@@ -180,7 +197,7 @@ def test_a_column_times_1000_changes_no_elbo_and_no_rank() -> None:
 
 @pytest.mark.parametrize("unit", [1, 1000])
 def test_a_missing_whole_number_gains_nothing_from_the_unit(unit: int) -> None:
-    """A salary has a mass of about 1 in 50,000: leaving it out where it is missing must not decide the rank."""
+    """A salary has a mass of about 1 in 50,000: where it is left out that must not decide the rank."""
     generator = np.random.default_rng(0)
     factor = generator.normal(size=(2, 800))
     salary = 50_000 + np.rint(20_000 * (factor[0] + 0.3 * factor[1])).astype(np.int64)

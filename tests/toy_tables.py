@@ -43,7 +43,7 @@ def _column(kind: str, signal: np.ndarray, gone: np.ndarray) -> pa.Array:
 def trained(table: pa.Table, **settings: object) -> FittedModel:
     """A model of a table after a few steps: for properties that hold however long it was trained."""
     return fit(
-        lambda: iter(table.to_batches()), settings=Settings(**({"steps": 30, "members": 2} | settings))
+        lambda: iter(table.to_batches()), settings=Settings(**({"steps": 16, "members": 2} | settings))
     )  # type: ignore[arg-type]
 
 
