@@ -281,7 +281,8 @@ def describe(folder: str | Path) -> dict[str, Any]:
 
 def top(folder: str | Path, n: int = 10) -> list[dict[str, Any]]:
     """The first n rows as plain values; reads no more of the file than these need."""
-    with pq.ParquetFile(read_report(folder).path, page_checksum_verification=True) as file:
+    path = read_report(folder).path
+    with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:  # not all of it
         batches = file.iter_batches(batch_size=max(1, min(n, 8192)), use_threads=False)
         rows: list[dict[str, Any]] = []
         while len(rows) < n and (batch := next(batches, None)) is not None:

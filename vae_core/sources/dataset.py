@@ -148,7 +148,8 @@ def batches(
     for part in dataset.parts:
         path = dataset.folder / part.name
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            # Buffering ahead would hold the whole part while it is read.
+            with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
                 for batch in file.iter_batches(batch_size=rows, columns=names, use_threads=False):
                     yield batch.select(names)
         except (OSError, pa.ArrowException) as cause:

@@ -40,7 +40,8 @@ class ParquetReader:
         size = max(1024, min(65_536, CELLS_PER_BATCH // max(1, len(columns))))
         count = 0
         try:
-            with pq.ParquetFile(self.source.path, page_checksum_verification=True) as file:
+            # Buffering ahead would hold the whole file while it is read.
+            with pq.ParquetFile(self.source.path, page_checksum_verification=True, pre_buffer=False) as file:
                 for batch in file.iter_batches(batch_size=size, columns=columns, use_threads=False):
                     batch.validate(full=True)  # else text that is not UTF-8 comes through
                     yield Block(batch.select(columns), np.arange(count, count + batch.num_rows) + 1, [])
