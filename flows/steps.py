@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -108,7 +109,10 @@ def train(path: str, *, name: str, progress: Any = None, **options: Any) -> dict
 def fit(
     data: Any, folder: Path, *, kinds: Mapping[str, str], settings: Mapping[str, Any], progress: Any = None
 ) -> Path:
-    """Train on a dataset and save the model inside `folder`. Nothing is saved when training stops."""
+    """Train on a dataset and save the model inside `folder`; nothing is saved when the loss is not finite.
+
+    Interrupted, the same training goes on where it was, from checkpoints under `.elborank/`.
+    """
     from vae_core import sources, storage, training
 
     chosen = _settings(settings)
@@ -120,6 +124,7 @@ def fit(
             kinds=dict(kinds) or None,
             settings=chosen,
             progress=progress,
+            checkpoint=_checkpoint(data, kinds, settings),
         )
     except training.TrainingStopped as stopped:
         raise InputError(f"training stopped: {stopped}") from stopped
@@ -136,7 +141,7 @@ def register(
 
     model = storage.load(folder)
     summary = model.summary
-    return registry.register(
+    version = registry.register(
         folder,
         name=name,
         sha256=storage.model_digest(folder),
@@ -159,10 +164,12 @@ def register(
             "rows": str(data.rows),
         },
     )
+    shutil.rmtree(_checkpoint(data, kinds, settings), ignore_errors=True)
+    return version
 
 
 def training_key(data: Any, *, kinds: Mapping[str, str], settings: Mapping[str, Any]) -> str:
-    """One hash for all that decides what a training gives: data, key, kinds, settings and code version."""
+    """One hash for all that decides what a training gives: data, key, kinds, settings and code."""
     import vae_core
 
     what = [
@@ -173,8 +180,14 @@ def training_key(data: Any, *, kinds: Mapping[str, str], settings: Mapping[str, 
         dict(kinds),
         _settings(settings).to_json(),
     ]
-    text = json.dumps([*what, vae_core.__version__], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([*what, vae_core.__version__], sort_keys=True).encode())
+    for file in sorted(Path(vae_core.__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _checkpoint(data: Any, kinds: Mapping[str, str], settings: Mapping[str, Any]) -> Path:
+    return home() / "training" / training_key(data, kinds=kinds, settings=settings)[:16]
 
 
 def trained_before(
