@@ -173,9 +173,9 @@ def explained(console: Console, result: Mapping[str, Any]) -> None:
         f"[bold]{safe(result['record_id'])}[/bold]: rank {result['rank']:,} of {result['ranked']:,}, "
         f"score {_number(result['anomaly_score'])} nats, p-value {_number(result['p_value'])}, {flagged}"
     )
-    console.print(
-        f"elbo {_number(result['elbo'])} = {_number(result['reconstruction'])} - KL {_number(result['kl'])}"
-    )
+    whole = "" if result["bound"] == result["elbo"] else f"bound {_number(result['bound'])}; the VAE's "
+    reconstruction, kl = _number(result["reconstruction"]), _number(result["kl"])
+    console.print(f"{whole}elbo {_number(result['elbo'])} = reconstruction {reconstruction} - KL {kl}")
     if result["why"]:
         console.print(safe(result["why"]))
     if not result["reasons"]:

@@ -12,8 +12,9 @@ INTRODUCTION = """# Commands
 
 Each page is the command's own `--help` in a terminal of 80 columns (`make docs` writes this file).
 
-Exit codes: 0 done, 2 bad input (one line on standard error: file, column, row, what to do), 3 refused, so that
-nothing published is overwritten. With `--json` standard output holds one JSON document and nothing else.
+Exit codes: 0 done, 2 bad input (one line on standard error: file, column, row, what to do), 3 refused,
+so that nothing published is overwritten. With `--json` standard output holds one JSON document and nothing
+else.
 
 | variable | meaning |
 |---|---|
@@ -27,9 +28,10 @@ nothing published is overwritten. With `--json` standard output holds one JSON d
 def commands_page() -> str:
     """The page as it should be now."""
     os.environ.update(COLUMNS="80", TERM="dumb", NO_COLOR="1")
-    from flows.cli import app
     from typer.main import get_command
     from typer.testing import CliRunner
+
+    from flows.cli import app
 
     names: list[list[str]] = [[]]
     group = get_command(app)

@@ -1,4 +1,4 @@
-"""What README and docs say is so: commands parse, links lead somewhere, Python runs, help pages are today's."""
+"""What README and docs say is so: commands parse, links lead somewhere, Python runs, help is today's."""
 
 from __future__ import annotations
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,14 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from flows import deployments
+from flows import demo, deployments
 from flows.cli import main
 from tests import shop
 from vae_core import publishing
+from vae_core import report as reports
 from vae_core.errors import InputError
 
 pytestmark = pytest.mark.server
+ROOT = Path(__file__).resolve().parent.parent
 STARTS_WITHIN = 120  # seconds: the first migration of the server's database, on a busy machine
 
 
@@ -66,9 +71,7 @@ def wait_for(done: Any, seconds: float, complaint: Any) -> None:
 
 
 @pytest.fixture
-def connected(
-    server: str, in_shop: shop.Shop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[str]:
+def on_server(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """Flows of this test run against the server."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -76,6 +79,12 @@ def connected(
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     with temporary_settings({PREFECT_API_URL: server}):
         yield server
+
+
+@pytest.fixture
+def connected(in_shop: shop.Shop, on_server: str) -> str:
+    """The same, in the shop's folder."""
+    return on_server
 
 
 def ask(question: str, **arguments: Any) -> Any:
@@ -142,7 +151,7 @@ def test_a_mistake_in_a_flow_is_one_line_without_a_traceback(connected: str, tmp
 
 def away_from_home() -> dict[str, str]:
     """The environment of a process that works in another folder than the checkout's."""
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def test_bad_parameters_are_refused_before_anything_runs(
@@ -215,3 +224,35 @@ def test_what_is_no_length_of_time_is_refused(text: str) -> None:
 def test_what_is_no_cron_expression_is_refused() -> None:
     with pytest.raises(InputError, match="not a schedule"):
         deployments.interval(datetime.now(UTC), None, "every hour")
+
+
+@pytest.mark.slow
+def test_the_demo_finds_the_real_error_and_planted_ones_and_repeats_nothing(
+    on_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("ELBORANK_HOME", raising=False)
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    first, second = demonstrated(), demonstrated()
+    (folder,) = (tmp_path / "reports" / "nyc-weather").glob("run=*")
+    strangest = reports.top(folder, 1)[0]
+    assert strangest["record_id"] == "EWR|2013-02-12T08:00:00Z"  # data/nyc_weather/ABOUT.md
+    reason = strangest["reasons"][0]
+    assert reason["feature"] == "wind_speed" and float(reason["value"]) == pytest.approx(1048.36, abs=0.01)
+    assert 0 < float(reason["expected"]) < 43 and reason["nats"] < -1000
+    found = re.search(r"this VAE +([0-9]+) of 20", first)
+    assert found and int(found[1]) >= 18
+    missed = re.search(r"independent columns +([0-9]+) of 20", first)
+    assert missed and int(missed[1]) <= 2
+    told = re.search(r"([0-9]+) of the [0-9]+ name the dew point", first)
+    assert told and int(told[1]) >= 18
+    assert "Nothing was trained and nothing published" in second
+    assert "Nothing was trained" not in first
+
+
+def demonstrated() -> str:
+    """What the demo shows."""
+    console = Console(file=io.StringIO(), width=100)
+    demo.demo(console)
+    return str(console.file.getvalue())

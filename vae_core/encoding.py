@@ -148,7 +148,7 @@ class TableEncoding:
 
     @property
     def log_jacobian(self) -> float:
-        """Nats to add to a complete record's bound for a density in the user's units (whole numbers: a mass)."""
+        """Nats to add to a complete record's bound for a density in the user's units (wholes: a mass)."""
         real = {f.column for f in self.features if f.likelihood in ("gaussian", "whole")}
         scaled = {f.column for f in self.features if f.likelihood == "continuous_bernoulli"}
         return -sum(math.log(self.described[i].spread) for i in real) - sum(

@@ -156,9 +156,9 @@ def fit(
 
 
 def _architecture(encoding: TableEncoding, settings: Settings) -> Architecture:
-    """The network's shape: as many latents as features, up to 64; the lecture's code is smaller than its record.
+    """The network's shape: as many latents as features, up to 64; the lecture's code is smaller.
 
-    A full latent space keeps the closed-form start's density in every direction (fewer lose it on some tables).
+    A full latent space keeps the closed-form start's density in every direction.
     """
     features = encoding.features
     lecture = settings.preset == "lecture"
@@ -247,13 +247,8 @@ def _optimise(
             if run.heldout is None or heldout > best:
                 best, best_step = heldout, step
                 keeper.keep_best()
-            history.append(
-                {
-                    "step": step,
-                    "train_elbo": -total / (step - (history[-1]["step"] if history else 0)),
-                    "heldout_elbo": heldout,
-                }
-            )
+            since = step - (history[-1]["step"] if history else 0)
+            history.append({"step": step, "train_elbo": -total / since, "heldout_elbo": heldout})
             total = 0.0
             keeper.save(step, best_step, best, history)
             if progress is not None:
@@ -283,7 +278,7 @@ def _step(run: _Run, optimiser: torch.optim.Optimizer, step: int) -> float:
     n, size = len(run.values), run.batch_size
     per_epoch = max(1, n // size)
     epoch, place = divmod(step, per_epoch)
-    if run.order is None or run.order[0] != epoch:  # 40 ms for a million records: once an epoch, not once a step
+    if run.order is None or run.order[0] != epoch:  # 40 ms for a million records: once an epoch
         generator = torch.Generator().manual_seed(run.seed * 1_000_003 + epoch)
         run.order = epoch, torch.randperm(n, generator=generator)
     rows = run.order[1][place * size : (place + 1) * size].to(run.values.device)
