@@ -36,6 +36,9 @@ MAX_CATEGORIES = 63
 MAX_COUNTED = 20_000
 # Below it a missing cell is a surprise of its own; above it, it does not count in the ranking.
 RARE_MISSING = 0.01
+# A standard deviation of so many ranges (of .5 to 99.5 %, widened) comes from a few wild values. In its units
+# all others would lie closer together than the likelihood's floor, and the column would be blind to them.
+BLINDING = 5.0
 LARGEST, SMALLEST = float(np.finfo(np.float64).max), float(np.finfo(np.float64).tiny)
 
 
@@ -282,6 +285,9 @@ def _set_limits(column: Column, accumulator: _Accumulator, values: np.ndarray, s
     if not (math.isfinite(deviation) and math.isfinite(column.mean)):
         column.mean = column.quantiles[50]
         deviation = min(2 * (0.5 * column.quantiles[75] - 0.5 * column.quantiles[25]) / 1.349, LARGEST)
+    if scaling == "robust" and deviation > BLINDING * (column.high - column.low):
+        inside = values.clip(column.low, column.high)
+        column.mean, deviation = float(inside.mean()), float(inside.std())
     column.spread = max(deviation, 0.02 * (0.5 * column.high - 0.5 * column.low), SMALLEST)
 
 
