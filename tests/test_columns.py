@@ -307,6 +307,15 @@ def test_a_sample_of_a_long_stream_keeps_the_limits() -> None:
     assert (short.minimum, short.maximum) == (values.min(), values.max())
 
 
+@pytest.mark.parametrize(
+    "type_", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+)
+def test_text_is_text_however_arrow_holds_it(type_: pa.DataType) -> None:
+    column = one(["oak", None, "oak", "ash"] * 20, type_)
+    assert (column.type, column.kind, column.missing) == ("string", "category", 20)
+    assert dict(zip(column.categories, column.counts, strict=True)) == {"oak": 40, "ash": 20}
+
+
 def test_numbers_of_timestamps_are_the_same_instant_in_any_zone_and_unit() -> None:
     instant = datetime.datetime(2024, 3, 1, 12, 30, tzinfo=datetime.UTC)
     micros = 1_709_296_200_000_000

@@ -94,10 +94,17 @@ def type_name(type_: pa.DataType) -> str:
         return "int64"
     if pa.types.is_boolean(type_):
         return "bool"
-    if pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_dictionary(type_):
+    if pa.types.is_timestamp(type_):
+        return "timestamp"
+    textual = (
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_string_view,
+        pa.types.is_dictionary,
+        pa.types.is_null,
+    )
+    if any(test(type_) for test in textual):
         return "string"
-    if pa.types.is_timestamp(type_) or pa.types.is_null(type_):
-        return "timestamp" if pa.types.is_timestamp(type_) else "string"
     raise TypeError(f"{type_} is not one of double, int64, bool, string, timestamp")
 
 

@@ -78,6 +78,8 @@ class FittedModel:
 
     def with_draws(self, draws: int) -> FittedModel:
         """The same model scored with another number of draws (a multiple of 4, or 1 to 3 in one block)."""
+        if draws < 1:
+            raise ValueError(f"draws must be at least 1; got {draws}")
         blocks = BLOCKS if draws % BLOCKS == 0 else 1
         seed = int(self.settings.get("random_state", 0))
         noise = noise_blocks(blocks, draws // blocks, self.vae.architecture.latent, seed=seed)
