@@ -18,6 +18,8 @@ for _name, _value in {
     "DO_NOT_TRACK": "1",
     # A model is JSON and safetensors; nothing here ever needs a pickle to be read.
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    # With a tracking server it prints addresses to standard output, where --json promises one document.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # Its default waits for minutes before it says that a tracking server cannot be reached.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
 }.items():
