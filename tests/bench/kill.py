@@ -77,7 +77,7 @@ def kill_again_and_again(
     for number in range(kills):
         shutil.rmtree(output)
         staged = bool(number % 2)
-        delay = generator.uniform(0, working if staged else before + working)
+        delay = generator.uniform(0, 0.9 * (working if staged else before + working))
         hit += run_and_kill(command, folder, output, delay=delay, staged=staged)
         inside += bool(list(output.glob("*/.staging-*")))
         assert published(output) in (None, reference), "a half report is visible"
