@@ -338,6 +338,26 @@ def test_top_find_and_describe_give_plain_rows(published: Published) -> None:
     assert report.describe(folder)["counts"]["ranked"] == 3000
 
 
+PAGE = (Path(__file__).parents[1] / "docs" / "report.md").read_text()
+
+
+def test_the_page_on_the_report_names_its_columns_with_their_meaning() -> None:
+    rows = [f"| `{field.name}` | " for field in report.SCHEMA]
+    told = [line for line in PAGE.splitlines() if line.startswith(tuple(rows))]
+    assert [line.split("`")[1] for line in told] == report.SCHEMA.names
+    for line, field in zip(told, report.SCHEMA, strict=True):
+        assert line.endswith(f"| {field.metadata[b'description'].decode()} |")
+
+
+def test_the_queries_of_that_page_run(published: Published) -> None:
+    _, folder = published
+    sql = PAGE.split("```sql")[1].split("```")[0].replace("report.parquet", str(folder / "report.parquet"))
+    first, reasons, sums = (duckdb.sql(query).fetchall() for query in sql.split(";")[:3])
+    assert [row[0] for row in first] == list(range(1, 11))
+    assert reasons[0][:2] == (1, "x")
+    assert max(sums[0]) < 1e-9
+
+
 def test_the_cut_chooses_by_rank_and_by_p_value() -> None:
     table = ranking.sort_records(scored(np.array([3.0, 1.0, 2.0]), p=np.array([0.9, 0.1, np.nan])))
     key = ranking.sort_key(table, 0)

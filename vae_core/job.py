@@ -227,6 +227,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
     model = _choice(plan).model()
     return {
         "likelihoods": model.summary.get("likelihoods", {}),
+        "log_jacobian": model.summary.get("log_jacobian"),  # of a complete record, into the user's units
         "members": model.weights,
         "draws": int(model.noise.shape[0] * model.noise.shape[1]),
     }

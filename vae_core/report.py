@@ -47,8 +47,8 @@ SCHEMA = pa.schema(
         _field("anomaly_score", pa.float64(), "what the rank sorts by: high = anomalous; -bound"),
         _field("bound", pa.float64(), "nats; lower bound on log P(x) of the whole model: low = anomalous"),
         _field("elbo", pa.float64(), "nats; of the VAE: reconstruction - kl"),
-        _field("reconstruction", pa.float64(), "nats; expected log P(x|z) under Q(z|x)"),
-        _field("kl", pa.float64(), "nats; KL of Q(z|x) from the prior P(z)"),
+        _field("reconstruction", pa.float64(), "nats; expected log-likelihood of the record given its code"),
+        _field("kl", pa.float64(), "nats; divergence of Q, the code's distribution, from the prior"),
         _field("elbo_se", pa.float64(), "nats; rough standard error of the elbo's estimate", null=True),
         _field(
             "p_value",
