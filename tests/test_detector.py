@@ -298,6 +298,23 @@ def test_very_few_rows_can_be_learnt_from(rows: int) -> None:
     assert detector.score_samples(numbers(rows)).mean() > detector.score_samples(numbers(rows) + 100).mean()
 
 
+@pytest.mark.parametrize("kind", ["category", "boolean", "whole", "real"])
+def test_columns_of_one_kind_alone_can_be_learnt_from(kind: str) -> None:
+    r = np.random.default_rng(0)
+    values = {
+        "category": r.choice(["oak", "ash"], 80),
+        "boolean": r.random(80) < 0.5,
+        "whole": r.poisson(3, 80),
+        "real": r.normal(size=80),
+    }[kind]
+    X = pd.DataFrame({"a": values, "b": values})
+    for preset in ("default", "lecture"):
+        detector = quick(preset=preset).fit(X)
+        assert set(detector.model_.encoding.kinds.values()) == {kind}
+        assert np.isfinite(detector.score_samples(X)).all()
+        assert detector.sample(3).shape == (3, 2)
+
+
 def test_a_wide_table_can_be_learnt_from() -> None:
     X = np.random.default_rng(0).normal(size=(60, 1500))
     X[:, ::2] = X[:, :1]

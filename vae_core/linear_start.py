@@ -24,7 +24,8 @@ MOST_ROWS = 50_000
 def set_input_scaling(vae: VAE, values: Tensor, mask: Tensor) -> None:
     """Centre and scale the encoder inputs that are not standardised: discrete columns and indicators."""
     raw, seen = vae.raw_inputs(values, mask)
-    real = torch.tensor([vae.architecture.likelihoods[j] in ("gaussian", "whole") for j in vae.numeric])
+    standardised = [vae.architecture.likelihoods[j] in ("gaussian", "whole") for j in vae.numeric]
+    real = torch.tensor(standardised, dtype=torch.bool)  # said, since an empty list has none
     keep = torch.nn.functional.pad(real, (0, raw.shape[1] - len(real)), value=False).to(raw.device)
     count = seen.sum(0).clamp(min=1)
     mean = torch.where(seen, raw, 0.0).sum(0) / count
