@@ -53,6 +53,10 @@ NullValues = Annotated[
     typer.Option("--null-values", help="A text that stands for a missing cell. Repeat for several."),
 ]
 OnSchema = Annotated[str, typer.Option(help="When files differ in their columns: warn, or stop.")]
+Encoding = Annotated[str, typer.Option(help="How CSV files are written: utf-8, latin-1, ...")]
+Delimiter = Annotated[
+    str | None, typer.Option(help="What separates the columns of CSV files. Default: a comma.")
+]
 Dataset = Annotated[str | None, typer.Option("--dataset", help="The dataset's name. Default: from the path.")]
 Model = Annotated[str, typer.Option(help="models:/NAME@champion, models:/NAME/VERSION, or a model's folder.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that score at the same time.")]
@@ -82,6 +86,8 @@ def ingest(
     ] = [],  # noqa: B006
     null_values: NullValues = [],  # noqa: B006
     on_schema: OnSchema = "warn",
+    encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
     prefect: UsePrefect = False,
     json: Json = False,
 ) -> None:
@@ -89,11 +95,12 @@ def ingest(
 
     train and score do this on the way: ingest on its own shows what they would see.
     """
-    from flows import steps
+    from flows import descriptions, steps
 
     options: dict[str, Any] = {
         "store": store, "dataset": name, "ids": id, "start": from_, "until": until, "time": time,
         "types": pairs(type_, "--type"), "null_values": null_values, "on_schema": on_schema,
+        "encoding": encoding, "delimiter": delimiter,
     }  # fmt: skip
     if as_flow(prefect):
         from flows import orchestration
@@ -102,7 +109,7 @@ def ingest(
         result = orchestration.run(ingest_flow, path, **options)
     else:
         with terminal.spinner("Reading", quiet=json) as progress:
-            result = steps.describe_dataset(steps.ingest(path, **options, progress=progress))
+            result = descriptions.of_dataset(steps.ingest(path, **options, progress=progress))
     terminal.show(result, json, terminal.dataset)
 
 
@@ -146,6 +153,8 @@ def train(
     seed: Annotated[int, typer.Option(help="Random state: the same seed and data give the same model.")] = 0,
     null_values: NullValues = [],  # noqa: B006
     on_schema: OnSchema = "warn",
+    encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
     dataset: Dataset = None,
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Train even if this very model is registered already.")
@@ -167,6 +176,7 @@ def train(
     options: dict[str, Any] = {
         "name": name, "dataset": dataset, "ids": id, "start": from_, "until": until, "time": time,
         "kinds": pairs(kind, "--kind"), "null_values": null_values, "on_schema": on_schema,
+        "encoding": encoding, "delimiter": delimiter,
         "settings": {k: v for k, v in settings.items() if v is not None}, "retrain": retrain,
     }  # fmt: skip
     if as_flow(prefect):
@@ -206,6 +216,8 @@ def score(
     members: Members = None,
     null_values: NullValues = [],  # noqa: B006
     on_schema: OnSchema = "warn",
+    encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
     dataset: Dataset = None,
     prefect: UsePrefect = False,
     json: Json = False,
@@ -221,6 +233,7 @@ def score(
         "model": model, "output": output, "dataset": dataset, "start": from_, "until": until, "as_of": as_of,
         "fdr": fdr, "alpha": alpha, "top_k": top_k, "replace": replace, "workers": workers,
         "members": members, "null_values": null_values, "on_schema": on_schema,
+        "encoding": encoding, "delimiter": delimiter,
     }  # fmt: skip
     if as_flow(prefect):
         from flows import orchestration
@@ -357,6 +370,8 @@ def deploy(
     workers: Workers = 1,
     members: Members = None,
     null_values: NullValues = [],  # noqa: B006
+    encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
     dataset: Dataset = None,
     json: Json = False,
 ) -> None:
@@ -369,7 +384,8 @@ def deploy(
     parameters: dict[str, Any] = {
         "path": path, "model": model, "output": output, "dataset": dataset, "start": from_, "until": until,
         "fdr": fdr, "alpha": alpha, "top_k": top_k, "workers": workers, "members": members,
-        "null_values": null_values, "only_interval": only_interval,
+        "null_values": null_values, "encoding": encoding, "delimiter": delimiter,
+        "only_interval": only_interval,
     }  # fmt: skip
     deployments.serve(
         parameters,

@@ -5,7 +5,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows import steps
+from flows import descriptions, steps
 from flows.orchestration import stage
 
 read = stage(steps.ingest)
@@ -23,6 +23,8 @@ def ingest_flow(
     types: dict[str, str] | None = None,
     null_values: list[str] | None = None,
     on_schema: steps.OnSchema = "warn",
+    encoding: str = "utf-8",
+    delimiter: str | None = None,
 ) -> dict[str, Any]:
     """Read raw files into a dataset; returns its name, folder, columns and counts."""
     data = read(
@@ -36,5 +38,7 @@ def ingest_flow(
         types=types,
         null_values=null_values or [],
         on_schema=on_schema,
+        encoding=encoding,
+        delimiter=delimiter,
     )
-    return steps.describe_dataset(data)
+    return descriptions.of_dataset(data)

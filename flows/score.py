@@ -45,6 +45,8 @@ def score_flow(
     members: str | None = None,
     null_values: list[str] | None = None,
     on_schema: steps.OnSchema = "warn",
+    encoding: str = "utf-8",
+    delimiter: str | None = None,
     every: str | None = None,
     cron: str | None = None,
     only_interval: bool = False,
@@ -69,6 +71,8 @@ def score_flow(
         until=until,
         null_values=null_values or [],
         on_schema=on_schema,
+        encoding=encoding,
+        delimiter=delimiter,
     )
     options = {
         "output": output,

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from flows import registry
+from flows import descriptions, registry
 from flows.registry import ModelVersion, home
 from vae_core.errors import InputError, one_line
 
@@ -38,6 +38,8 @@ def ingest(
     types: Mapping[str, str] | None = None,
     null_values: Sequence[str] = (),
     on_schema: str = "warn",
+    encoding: str = "utf-8",
+    delimiter: str | None = None,
     progress: Any = None,
 ) -> Any:
     """Raw files -> a dataset folder (`vae_core.sources.Dataset`); the same content is found again."""
@@ -56,6 +58,8 @@ def ingest(
         time=time,
         null_values=tuple(null_values) or sources.DEFAULT_NULLS,
         on_schema=on_schema,
+        encoding=encoding,
+        delimiter=delimiter,
         progress=progress,
     )
 
@@ -99,11 +103,11 @@ def train(path: str, *, name: str, progress: Any = None, **options: Any) -> dict
     data = ingest(path, **options)
     known = None if retrain else trained_before(data, name=name, kinds=kinds, settings=settings)
     if known is not None:
-        return describe_training(known, data, reused=True)
+        return descriptions.of_training(known, data, reused=True)
     with tempfile.TemporaryDirectory(prefix="elborank-") as folder:
         fitted = fit(data, Path(folder), kinds=kinds, settings=settings, progress=progress)
         version = register(fitted, data, name=name, kinds=kinds, settings=settings)
-    return describe_training(version, data, reused=False)
+    return descriptions.of_training(version, data, reused=False)
 
 
 def fit(
@@ -197,43 +201,6 @@ def trained_before(
     return registry.find(name, TRAINING_KEY, training_key(data, kinds=kinds, settings=settings))
 
 
-def describe_dataset(data: Any) -> dict[str, Any]:
-    """A dataset as plain values."""
-    return {
-        "name": data.name,
-        "folder": str(data.folder),
-        "rows": data.rows,
-        "quarantined": data.quarantined,
-        "outside": data.outside,
-        "columns": dict(data.columns),
-        "digest": data.digest,
-        "warnings": list(data.warnings),
-    }
-
-
-def describe_training(version: ModelVersion, data: Any, *, reused: bool) -> dict[str, Any]:
-    """What a training gave, as plain values."""
-    from vae_core import storage
-
-    model = storage.load(version.folder)
-    summary = model.summary
-    return {
-        "name": version.name,
-        "version": version.version,
-        "aliases": list(version.aliases),
-        "sha256": version.sha256,
-        "reused": reused,
-        "rows": data.rows,
-        "quarantined": data.quarantined,
-        "dataset_digest": data.digest,
-        "heldout_elbo": summary.get("heldout_elbo"),
-        "linear_start_elbo": summary.get("linear_start_elbo"),
-        "better_than_linear_start": summary.get("better_than_linear_start"),
-        "left_out": dict(model.encoding.left_out),
-        "warnings": list(data.warnings),
-    }
-
-
 def _settings(options: Mapping[str, Any]) -> Any:
     """Settings of training; an unknown one or a bad value is the user's to mend."""
     from vae_core.training import Settings
@@ -241,10 +208,20 @@ def _settings(options: Mapping[str, Any]) -> Any:
     unknown = set(options) - {f.name for f in fields(Settings)}
     if unknown:
         raise InputError(f"there is no training setting {', '.join(sorted(unknown))}")
+    _check_device(options.get("device", "auto"))
     try:
         return Settings(**options)
     except ValueError as error:
         raise InputError(str(error)) from error
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f'there is no device "{one_line(device)}"', fix="Say auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("there is no CUDA device here", fix="Say --device auto")
 
 
 def _example(data: Any, columns: Iterable[str]) -> Any:
@@ -349,9 +326,10 @@ def rank(
     except engines.WorkerDied as died:
         raise InputError(str(died)) from died
     return {
-        **_summary(outcome.folder, outcome.manifest),
+        **descriptions.of_report(outcome.folder, outcome.manifest),
         "published": outcome.fresh,
         "warnings": list(data.warnings),
+        "quarantine": descriptions.of_quarantine(data),
         "top": reports.top(outcome.folder, SHOWN),
     }
 
@@ -361,7 +339,7 @@ def report(path: str, *, top: int) -> dict[str, Any]:
     from vae_core import report as reports
 
     found = reports.read_report(Path(path).resolve())
-    return {**_summary(found.folder, found.manifest), "records": reports.top(found.folder, top)}
+    return {**descriptions.of_report(found.folder, found.manifest), "records": reports.top(found.folder, top)}
 
 
 def explain(path: str, record_id: str) -> dict[str, Any]:
@@ -370,18 +348,4 @@ def explain(path: str, record_id: str) -> dict[str, Any]:
 
     found = reports.read_report(Path(path).resolve())
     rows = reports.find(found.folder, record_id)
-    return {**_summary(found.folder, found.manifest), "same_key": len(rows), **rows[0]}
-
-
-def _summary(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    counts = manifest["counts"]
-    return {
-        "folder": str(folder),
-        "dataset": manifest["dataset"]["name"],
-        "as_of": manifest["as_of"],
-        "model": manifest["model"]["name"],
-        "model_version": manifest["model"]["version"],
-        "ranked": counts["ranked"],
-        "flagged": counts["flagged"],
-        "quarantined": counts["quarantined"],
-    }
+    return {**descriptions.of_report(found.folder, found.manifest), "same_key": len(rows), **rows[0]}

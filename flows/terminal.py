@@ -252,8 +252,16 @@ def _table(*columns: str) -> Table:
 
 
 def _warnings(console: Console, result: Mapping[str, Any]) -> None:
-    for warning in result.get("warnings", ()):
+    for warning in result["warnings"]:
         console.print(f"[yellow]Warning:[/] {safe(warning)}")
+    for line in result["quarantine"]:
+        column = f', column "{safe(line["column"])}"' if line["column"] is not None else ""
+        console.print(
+            f"In quarantine: {safe(line['file'])}{column}, row {line['row']}: {safe(line['reason'])}"
+        )
+    if result["quarantined"] > len(result["quarantine"]):
+        more = result["quarantined"] - len(result["quarantine"])
+        console.print(f"and {more:,} more, all in quarantine.parquet")
 
 
 def _blank(value: object) -> object:

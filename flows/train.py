@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows import steps
+from flows import descriptions, steps
 from flows.ingest import read
 from flows.orchestration import log_training, network_stage, publish_training, stage
 from flows.registry import check_name
@@ -33,6 +33,8 @@ def train_flow(
     kinds: dict[str, str] | None = None,
     null_values: list[str] | None = None,
     on_schema: steps.OnSchema = "warn",
+    encoding: str = "utf-8",
+    delimiter: str | None = None,
     settings: dict[str, Any] | None = None,
     retrain: bool = False,
 ) -> dict[str, Any]:
@@ -48,6 +50,8 @@ def train_flow(
         time=time,
         null_values=null_values or [],
         on_schema=on_schema,
+        encoding=encoding,
+        delimiter=delimiter,
     )
     version = None if retrain else look_up(data, name=name, kinds=kinds, settings=settings)
     reused = version is not None
@@ -55,6 +59,6 @@ def train_flow(
         with tempfile.TemporaryDirectory(prefix="elborank-") as folder:
             fitted = fit(data, Path(folder), kinds, settings)
             version = register(fitted, data, name=name, kinds=kinds, settings=settings)
-    result = steps.describe_training(version, data, reused=reused)
+    result = descriptions.of_training(version, data, reused=reused)
     publish_training(result)
     return result

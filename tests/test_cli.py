@@ -196,6 +196,10 @@ def test_a_better_model_is_promoted_and_the_old_one_can_be_found(
         (["train", "sales.csv", "--name", "x", "--kind", "nothing=real"], "nothing"),
         (["train", "sales.csv", "--name", "x", "--preset", "best"], "best"),
         (["train", "sales.csv", "--name", "x", "--id", "salt"], "salt"),
+        (["train", "sales.csv", "--name", "x", "--device", "tpu"], "tpu"),
+        (["train", "sales.csv", "--name", "x", "--learning-rate", "1e30", "--steps", "50"], "not finite"),
+        (["ingest", "sales.csv", "--encoding", "klingon"], "klingon"),
+        (["ingest", "sales.csv", "--type", "price=decimal"], "decimal"),
         (["report", "."], "report"),
         (["generate", "--model", "models:/shop@champion", "--n", "3", "--output", "x.xlsx"], "x.xlsx"),
         (["deploy", "sales.csv", "--model", "models:/shop", "--every", "1h"], "prefect server start"),
@@ -224,6 +228,30 @@ def test_a_missing_column_names_the_column_and_leaves_nothing_behind(
     )
     assert "price" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_in_quarantine_is_shown_with_its_reason_and_counted(
+    in_shop: shop.Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = shop.sales().astype({"price": object})
+    frame.loc[[3, 5, 7, 9], "price"] = "[b]cheap[/b]"
+    frame.to_csv(tmp_path / "sales.csv", index=False)
+    arguments = ["score", tmp_path / "sales.csv", "--model", "models:/shop@champion", "--output", tmp_path]
+    assert run(*arguments) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"{shop.ROWS - 4} records ranked" in shown and "4 in quarantine" in shown
+    assert 'sales.csv, column "price", row 4: "[b]cheap[/b]" is not a number' in shown
+    assert "and 1 more" in shown
+
+
+def test_other_encodings_and_separators_are_read_when_named(
+    in_shop: shop.Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = shop.sales().replace({"kind": {"apple": "pêche"}})
+    frame.to_csv(tmp_path / "sales.csv", index=False, encoding="latin-1", sep=";")
+    arguments = ["ingest", tmp_path / "sales.csv", "--store", tmp_path, "--delimiter", ";"]
+    assert "--encoding latin-1" in complaint(capsys, 2, *arguments)
+    assert run_json(capsys, *arguments, "--encoding", "latin-1")["rows"] == shop.ROWS
 
 
 def test_an_output_that_cannot_be_written_is_one_line(

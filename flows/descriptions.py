@@ -1,0 +1,76 @@
+"""What commands and flows say of their results: plain values that JSON can hold and a terminal can show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flows.registry import ModelVersion
+
+QUARANTINED = 3  # lines of the quarantine that a command shows
+
+
+def of_dataset(data: Any) -> dict[str, Any]:
+    """A dataset as plain values."""
+    return {
+        "name": data.name,
+        "folder": str(data.folder),
+        "rows": data.rows,
+        "quarantined": data.quarantined,
+        "outside": data.outside,
+        "columns": dict(data.columns),
+        "digest": data.digest,
+        "warnings": list(data.warnings),
+        "quarantine": of_quarantine(data),
+    }
+
+
+def of_quarantine(data: Any) -> list[dict[str, Any]]:
+    """Some lines of the quarantine: file, row, column, reason and raw text of records that are not scored."""
+    import pyarrow.parquet as pq
+
+    if not data.quarantined:
+        return []
+    with pq.ParquetFile(data.quarantine) as file:
+        lines: list[dict[str, Any]] = next(file.iter_batches(batch_size=QUARANTINED)).to_pylist()
+    return lines
+
+
+def of_training(version: ModelVersion, data: Any, *, reused: bool) -> dict[str, Any]:
+    """What a training gave, as plain values."""
+    from vae_core import storage
+
+    model = storage.load(version.folder)
+    summary = model.summary
+    return {
+        "name": version.name,
+        "version": version.version,
+        "aliases": list(version.aliases),
+        "sha256": version.sha256,
+        "reused": reused,
+        "rows": data.rows,
+        "quarantined": data.quarantined,
+        "dataset_digest": data.digest,
+        "heldout_elbo": summary.get("heldout_elbo"),
+        "linear_start_elbo": summary.get("linear_start_elbo"),
+        "better_than_linear_start": summary.get("better_than_linear_start"),
+        "left_out": dict(model.encoding.left_out),
+        "warnings": list(data.warnings),
+        "quarantine": of_quarantine(data),
+    }
+
+
+def of_report(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A published report's counts, and what it was made by, as plain values."""
+    counts = manifest["counts"]
+    return {
+        "folder": str(folder),
+        "dataset": manifest["dataset"]["name"],
+        "as_of": manifest["as_of"],
+        "model": manifest["model"]["name"],
+        "model_version": manifest["model"]["version"],
+        "ranked": counts["ranked"],
+        "flagged": counts["flagged"],
+        "quarantined": counts["quarantined"],
+    }
