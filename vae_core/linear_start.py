@@ -37,7 +37,7 @@ def set_input_scaling(vae: VAE, values: Tensor, mask: Tensor) -> None:
 @torch.no_grad()
 def start_linear(vae: VAE, inputs: Tensor, context: Tensor) -> None:
     """Set the linear paths of a VAE from encoder inputs (n, d) and context (n, c) of the training records."""
-    chosen = slice(0, MOST_ROWS)
+    chosen = slice(None, None, 1 + (len(inputs) - 1) // MOST_ROWS)  # evenly over the whole span
     x, c = inputs[chosen].double().cpu().numpy(), context[chosen].double().cpu().numpy()
     latents = vae.architecture.latent
     # No value lies farther than sqrt(n) spreads out, unless the spread is a robust one (squares overflowed).

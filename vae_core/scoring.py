@@ -228,9 +228,9 @@ class FittedModel:
 
     @torch.no_grad()
     def importance_bound(self, table: pa.Table, *, draws: int = 64, random_state: int = 0) -> np.ndarray:
-        """The importance-weighted bound of the VAE's first member with independent noise, in nats: (n,).
+        """The importance-weighted bound of the VAE, the mean over its ensemble, in nats: (n,).
 
-        In expectation between the ELBO and log P(x); low = anomalous. Burda et al. (2016).
+        In expectation over its independent noise between `elbo` and log P(x); low = anomalous. Burda et al. (2016).
         """
         encoded, refused = self._refuse(self.encoding.encode(table))
         generator = torch.Generator().manual_seed(random_state)
@@ -241,6 +241,9 @@ class FittedModel:
             mean, log_variance = self.vae.encode(self.vae.inputs(values, mask), context)
             noise = torch.randn((draws, 1, mean.shape[-1]), generator=generator)
             term, _, _ = self.vae.terms(values, mask, self.vae.inputs(values, mask), context, noise[:, 0])
-            weights = log_weights(term[0].sum(-1), mean[0], log_variance[0], noise)
-            result[part] = importance_bound(weights)[: part.stop - part.start].numpy()
+            bounds = [
+                importance_bound(log_weights(own.sum(-1), mean[e], log_variance[e], noise))
+                for e, own in enumerate(term)
+            ]
+            result[part] = torch.stack(bounds).mean(0)[: part.stop - part.start].numpy()
         return result + encoded.fixed.sum(1) + refused.sum(1)
