@@ -230,7 +230,7 @@ class FittedModel:
     def importance_bound(self, table: pa.Table, *, draws: int = 64, random_state: int = 0) -> np.ndarray:
         """The importance-weighted bound of the VAE, the mean over its ensemble, in nats: (n,).
 
-        In expectation over its independent noise between `elbo` and log P(x); low = anomalous. Burda et al. (2016).
+        In expectation over its own noise between `elbo` and log P(x); low = anomalous. Burda et al. (2016).
         """
         encoded, refused = self._refuse(self.encoding.encode(table))
         generator = torch.Generator().manual_seed(random_state)
