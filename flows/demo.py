@@ -134,7 +134,7 @@ def show_planted(
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
     table.add_column("ranked by")
     table.add_column("found", justify="right")
-    table.add_row("this VAE", f"{len(ours)} of {PLANTED}")
+    table.add_row("this model", f"{len(ours)} of {PLANTED}")
     table.add_row("independent columns", f"{len(theirs)} of {PLANTED}")
     console.print(table)
     console.print(f"{len(told)} of the {len(ours)} name the dew point, or what depends on it, as a reason.")

@@ -241,7 +241,7 @@ def test_the_demo_finds_the_real_error_and_planted_ones_and_repeats_nothing(
     reason = strangest["reasons"][0]
     assert reason["feature"] == "wind_speed" and float(reason["value"]) == pytest.approx(1048.36, abs=0.01)
     assert 0 < float(reason["expected"]) < 43 and reason["nats"] < -1000
-    found = re.search(r"this VAE +([0-9]+) of 20", first)
+    found = re.search(r"this model +([0-9]+) of 20", first)
     assert found and int(found[1]) >= 18
     missed = re.search(r"independent columns +([0-9]+) of 20", first)
     assert missed and int(missed[1]) <= 2
