@@ -42,6 +42,7 @@ ORDER = (
     "networks",
     "likelihoods",
     "bounds",
+    "disk",
     "errors",
 )
 # What the base install lacks: the library must import without.

@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vae_core.disk import sync
 from vae_core.errors import InputError, Refused
 
 try:
@@ -122,7 +123,7 @@ def sha256_of(path: Path) -> str:
 
 def commit(temporary: Path, final: Path) -> None:
     """Flush a finished file to disk, then give it its name: whoever sees the name sees the whole file."""
-    _flush(temporary)
+    sync(temporary)
     temporary.replace(final)
 
 
@@ -137,15 +138,6 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 def _canonical(data: Mapping[str, Any]) -> bytes:
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode()
-
-
-def _flush(path: Path) -> None:
-    """fsync: after a power cut, too, the bytes (or a folder's names) are there."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # ------------------------------------------------------------------------------- locks
@@ -218,10 +210,10 @@ def publish(staging: Path, final: Path, manifest: Mapping[str, Any], *, replace:
             place = check_place(final, str(manifest["run"]), replace=replace)
             if not place.exists():
                 outgoing.rename(place)
-                _flush(place.parent)
+                sync(place.parent)
             if place != current(final):
                 write_json(_pointer(final), {"folder": place.name})
-                _flush(place.parent)
+                sync(place.parent)
     shutil.rmtree(staging, ignore_errors=True)  # what stays is hidden, and for `tidy`
     return place
 
@@ -240,11 +232,11 @@ def _seal(outgoing: Path, manifest: Mapping[str, Any]) -> None:
     files = {}
     for path in sorted(outgoing.iterdir()):
         if path.name != MANIFEST:
-            _flush(path)
+            sync(path)
             files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     sealed = {**manifest, "files": files}
     write_json(outgoing / MANIFEST, {**sealed, "sha256": run_hash(sealed)})
-    _flush(outgoing)
+    sync(outgoing)
 
 
 def check_place(final: Path, run: str, *, replace: bool) -> Path:

@@ -15,6 +15,7 @@ from safetensors import numpy as safetensors_numpy
 
 from vae_core import __version__
 from vae_core.calibration import Calibration
+from vae_core.disk import sync
 from vae_core.encoding import TableEncoding
 from vae_core.errors import InputError
 from vae_core.members import IndependentColumns
@@ -52,19 +53,10 @@ def save(model: FittedModel, folder: str | Path) -> dict[str, Any]:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        _flush_folder(inner)
+        sync(inner)
         inner.rename(folder)
-    _flush_folder(folder.parent)
+    sync(folder.parent)
     return manifest
-
-
-def _flush_folder(folder: Path) -> None:
-    """Force a folder's list of names to the disk, so that a rename survives a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _contents(model: FittedModel) -> dict[str, bytes]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vae_core.disk import sync
 from vae_core.errors import InputError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -42,15 +43,6 @@ def claimed(final: Path) -> Iterator[Path | None]:
             raise InputError("there is no space left", file=final.parent, fix=fix) from cause
         problem = f"cannot be written: {cause.strerror or cause}"
         raise InputError(problem, file=final.parent, fix="Choose another store folder") from cause
-
-
-def sync(path: Path) -> None:
-    """Have the disk keep a file, or the names in a folder, before going on."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _filled(staging: Path, final: Path) -> Iterator[Path]:
