@@ -74,7 +74,7 @@ def ingest(
     path: PathArgument,
     store: Annotated[str | None, typer.Option(help="Where datasets go. Default: .elborank/datasets.")] = None,
     name: Dataset = None,
-    id: Ids = [],  # noqa: B006 - typer's way
+    id: Ids = [],
     from_: From = None,
     until: Until = None,
     time: Time = None,
@@ -83,8 +83,8 @@ def ingest(
         typer.Option(
             "--type", metavar="COL=TYPE", help="Read a column as double, int64, bool, string or timestamp."
         ),
-    ] = [],  # noqa: B006
-    null_values: NullValues = [],  # noqa: B006
+    ] = [],
+    null_values: NullValues = [],
     on_schema: OnSchema = "warn",
     encoding: Encoding = "utf-8",
     delimiter: Delimiter = None,
@@ -122,7 +122,7 @@ def ingest(
 def train(
     path: PathArgument,
     name: Annotated[str, typer.Option(help="The registered model's name.")],
-    id: Ids = [],  # noqa: B006
+    id: Ids = [],
     from_: From = None,
     until: Until = None,
     time: Time = None,
@@ -132,7 +132,7 @@ def train(
             metavar="COL=KIND",
             help="Use a column as real, whole, boolean, category, timestamp or label (not used).",
         ),
-    ] = [],  # noqa: B006
+    ] = [],
     preset: Annotated[str, typer.Option(help="default, or lecture: the lecture's own VAE.")] = "default",
     steps_: Annotated[int | None, typer.Option("--steps", min=1, help="Training steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Records in a training step.")] = None,
@@ -151,7 +151,7 @@ def train(
     positivity: Annotated[str | None, typer.Option(help="The encoder's variances by exp or square.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     seed: Annotated[int, typer.Option(help="Random state: the same seed and data give the same model.")] = 0,
-    null_values: NullValues = [],  # noqa: B006
+    null_values: NullValues = [],
     on_schema: OnSchema = "warn",
     encoding: Encoding = "utf-8",
     delimiter: Delimiter = None,
@@ -214,7 +214,7 @@ def score(
     ] = False,
     workers: Workers = 1,
     members: Members = None,
-    null_values: NullValues = [],  # noqa: B006
+    null_values: NullValues = [],
     on_schema: OnSchema = "warn",
     encoding: Encoding = "utf-8",
     delimiter: Delimiter = None,
@@ -369,7 +369,7 @@ def deploy(
     until: Until = None,
     workers: Workers = 1,
     members: Members = None,
-    null_values: NullValues = [],  # noqa: B006
+    null_values: NullValues = [],
     encoding: Encoding = "utf-8",
     delimiter: Delimiter = None,
     dataset: Dataset = None,
