@@ -30,7 +30,7 @@ demo: setup ## Train on New York weather, rank its strangest hours, show the rep
 	$(RUN)/python -m flows.demo
 
 test: lint ## Lint, types, tests and doctests
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 lint: setup ## Style, format and types
 	$(RUN)/ruff check .

@@ -1,0 +1,1 @@
+"""The commands of `elborank`: one file for each thing that one does; `flows.cli` puts them together."""

@@ -1,0 +1,43 @@
+"""elborank report, elborank explain: read what was published."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows import terminal
+from flows.commands.options import Json
+
+app = typer.Typer()
+
+
+@app.command(epilog=terminal.examples("elborank report reports/nyc-weather/run=.../ --top 10"))
+def report(
+    path: Annotated[str, typer.Argument(help="A report's folder.")],
+    top: Annotated[int, typer.Option(min=1, help="How many records.")] = 10,
+    csv: Annotated[bool, typer.Option("--csv", help="Print them as CSV.")] = False,
+    json: Json = False,
+) -> None:
+    """Show the top of a report's ranking, with the reasons."""
+    from flows import steps
+
+    result = steps.report(path, top=top)
+    if csv and not json:
+        terminal.print_csv(result["records"])
+    else:
+        terminal.show(result, json, terminal.ranking)
+
+
+@app.command(
+    epilog=terminal.examples('elborank explain reports/nyc-weather/run=.../ "EWR|2013-02-12T08:00:00Z"')
+)
+def explain(
+    path: Annotated[str, typer.Argument(help="A report's folder.")],
+    record_id: Annotated[str, typer.Argument(help="The record's key, as in the report.")],
+    json: Json = False,
+) -> None:
+    """Say why one record stands where it stands: the columns that made it unlikely, in nats."""
+    from flows import steps
+
+    terminal.show(steps.explain(path, record_id), json, terminal.explained)

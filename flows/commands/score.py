@@ -1,0 +1,87 @@
+"""elborank score: rank a table."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from flows import terminal
+from flows.commands.options import (
+    Alpha,
+    Dataset,
+    Delimiter,
+    Encoding,
+    Fdr,
+    From,
+    Json,
+    Members,
+    Model,
+    NullValues,
+    OnSchema,
+    Output,
+    PathArgument,
+    TopK,
+    Until,
+    UsePrefect,
+    Workers,
+    as_flow,
+)
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog=terminal.examples(
+        "elborank score data/nyc_weather/ --until 2013-03-01 --model models:/nyc-weather@champion --fdr 0.05",
+        "elborank score new.csv --model models:/nyc-weather/2 --top-k 100 --as-of 2013-02-01 --workers 2",
+    )
+)
+def score(
+    path: PathArgument,
+    model: Model,
+    output: Output = "reports",
+    fdr: Fdr = None,
+    alpha: Alpha = None,
+    top_k: TopK = None,
+    from_: From = None,
+    until: Until = None,
+    as_of: Annotated[
+        str | None, typer.Option(help="Start of the interval the report stands for (UTC).")
+    ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Publish a new report in place of another one for the same --as-of."),
+    ] = False,
+    workers: Workers = 1,
+    members: Members = None,
+    null_values: NullValues = [],
+    on_schema: OnSchema = "warn",
+    encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
+    dataset: Dataset = None,
+    prefect: UsePrefect = False,
+    json: Json = False,
+) -> None:
+    """Rank a table: write the report whose first rows are the least likely records.
+
+    The same data, model and settings again: nothing to do. Interrupted: the same command goes on where it
+    stopped.
+    """
+    from flows import steps
+
+    options: dict[str, Any] = {
+        "model": model, "output": output, "dataset": dataset, "start": from_, "until": until, "as_of": as_of,
+        "fdr": fdr, "alpha": alpha, "top_k": top_k, "replace": replace, "workers": workers,
+        "members": members, "null_values": null_values, "on_schema": on_schema,
+        "encoding": encoding, "delimiter": delimiter,
+    }  # fmt: skip
+    if as_flow(prefect):
+        from flows import orchestration
+        from flows.score import score_flow
+
+        result = orchestration.run(score_flow, path, **options)
+    else:
+        with terminal.scoring(quiet=json) as progress:
+            result = steps.score(path, **options, progress=progress)
+    terminal.show(result, json, terminal.scored)

@@ -1,0 +1,38 @@
+"""What the command line shows: results on standard output as tables or JSON, the rest on standard error.
+
+Text that comes from the user's files is data: control characters become visible and markup is not obeyed.
+"""
+
+from flows.terminal.progress import scoring, spinner, training
+from flows.terminal.text import csv_cell, examples, fail, print_csv, show
+from flows.terminal.views import (
+    dataset,
+    deployed,
+    explained,
+    generated,
+    models,
+    promoted,
+    ranking,
+    scored,
+    trained,
+)
+
+__all__ = [
+    "csv_cell",
+    "dataset",
+    "deployed",
+    "examples",
+    "explained",
+    "fail",
+    "generated",
+    "models",
+    "print_csv",
+    "promoted",
+    "ranking",
+    "scored",
+    "scoring",
+    "show",
+    "spinner",
+    "trained",
+    "training",
+]

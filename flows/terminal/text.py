@@ -1,0 +1,127 @@
+"""Text for a terminal and for CSV: what comes from the user's files is data, nothing in it is obeyed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from vae_core.errors import one_line
+
+
+def examples(*commands: str) -> str:
+    """The end of a help page: commands to copy, each on a line of its own."""
+    return "Examples:\n\n" + "\n\n".join(f"$ {escape(command)}" for command in commands)
+
+
+def safe(value: object) -> str:
+    """A user's text for rich: one line, nothing obeyed.
+
+    >>> safe("[red]a[/red]\\x1b[2J")
+    '\\\\[red]a\\\\[/red]\\\\x1b[2J'
+    """
+    return escape(one_line(str(value)))
+
+
+def fail(message: str, code: int) -> int:
+    """One line on standard error; the exit code comes back."""
+    print(f"elborank: {one_line(message)}", file=sys.stderr)
+    return code
+
+
+def show(result: Mapping[str, Any], as_json: bool, render: Any) -> None:
+    """A command's result: one JSON document, or what `render(console, result)` prints."""
+    if as_json:
+        print(json.dumps(plain(result), ensure_ascii=False, allow_nan=False, indent=2))
+    else:
+        render(Console(highlight=False, emoji=False), result)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: NaN and infinities become null, times ISO text, paths text."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def print_csv(records: Iterable[Mapping[str, Any]]) -> None:
+    """Records as CSV; a text that a spreadsheet would take for a formula begins with an apostrophe."""
+    rows = list(records)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    names = list(rows[0]) if rows else []
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow([csv_cell(row[name]) for name in names])
+
+
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet would obey this text. A lone sign and a negative number are what they are.
+
+    >>> [is_formula(text) for text in ("=cmd|'/c calc'!A0", "@x", "-", "-1.5", "+1+cmd", "EWR")]
+    [True, True, False, False, True, False]
+    """
+    if text[:1] in ("+", "-"):
+        return len(text) > 1 and not re.fullmatch(r"[+-][0-9.]+(?:[eE][+-]?[0-9]+)?", text)
+    return text[:1] in ("=", "@", "\t", "\r", "\n")
+
+
+def csv_cell(value: Any) -> Any:
+    """A cell of a CSV file.
+
+    >>> csv_cell("=1+1"), csv_cell(-1.5), csv_cell(float("nan"))
+    ("'=1+1", -1.5, '')
+    """
+    if isinstance(value, list | Mapping):
+        value = json.dumps(plain(value), ensure_ascii=False)
+    value = plain(value)
+    if isinstance(value, str):
+        return f"'{value}" if is_formula(value) else value
+    return "" if value is None else value
+
+
+def new_table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        right = column in (
+            "rank",
+            "score",
+            "nats",
+            "typical",
+            "VAE",
+            "pPCA",
+            "records",
+            "held-out ELBO",
+            "version",
+        )
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def number(value: float | None) -> str:
+    """A number to read, with four or more digits.
+
+    >>> number(12345.678), number(0.0123456), number(None)
+    ('12,346', '0.01235', '')
+    """
+    if value is None or math.isnan(value):
+        return ""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
+
+
+def blank(value: object) -> object:
+    return "" if value is None else value

@@ -1,0 +1,153 @@
+"""What each command prints of its result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+
+from flows.terminal.text import blank, new_table, number, safe
+
+
+def dataset(console: Console, result: Mapping[str, Any]) -> None:
+    console.print(
+        f"[bold]{safe(result['name'])}[/bold]: {result['rows']:,} records, {result['quarantined']:,} in "
+        f"quarantine, {result['outside']:,} outside the interval"
+    )
+    table = new_table("column", "type")
+    for name, kind in result["columns"].items():
+        table.add_row(safe(name), safe(kind))
+    console.print(table)
+    _warnings(console, result)
+    console.print(f"Dataset: {safe(result['folder'])}", soft_wrap=True)
+
+
+def trained(console: Console, result: Mapping[str, Any]) -> None:
+    if result["reused"]:
+        console.print("Nothing to do: the same data and settings were trained before.")
+    aliases = ", ".join(result["aliases"])
+    console.print(
+        f"[bold]{safe(result['name'])}[/bold] version {result['version']}"
+        + (f" ({aliases})" if aliases else "")
+        + f": held-out ELBO {number(result['heldout_elbo'])} nats on average"
+        + f", linear start {number(result['linear_start_elbo'])}"
+    )
+    if result["better_than_linear_start"] is False:
+        console.print(
+            "[bold yellow]The VAE is not better than its own linear start: little is gained over pPCA.[/]"
+        )
+    for name, reason in result["left_out"].items():
+        console.print(f'Left out: column "{safe(name)}" ({safe(reason)})')
+    _warnings(console, result)
+    console.print(f"Model: models:/{result['name']}/{result['version']}", soft_wrap=True)
+
+
+def scored(console: Console, result: Mapping[str, Any]) -> None:
+    if not result["published"]:
+        console.print("Nothing to do: this report is published already.")
+    console.print(
+        f"{result['ranked']:,} records ranked, {result['flagged']:,} flagged, "
+        f"{result['quarantined']:,} in quarantine, by {safe(result['model'])} "
+        f"version {safe(result['model_version'])}"
+    )
+    _records(console, result["top"])
+    _warnings(console, result)
+    console.print(f"Report: {safe(result['folder'])}", soft_wrap=True)
+
+
+def ranking(console: Console, result: Mapping[str, Any]) -> None:
+    _records(console, result["records"])
+    console.print(
+        f"{len(result['records']):,} of {result['ranked']:,} records, {result['flagged']:,} flagged"
+    )
+
+
+def _records(console: Console, records: Iterable[Mapping[str, Any]]) -> None:
+    table = new_table("rank", "record", "score", "why")
+    for record in records:
+        flag = "[bold red]*[/]" if record.get("flagged") else ""
+        table.add_row(
+            f"{record['rank']}{flag}", safe(record["record_id"]), number(record["anomaly_score"]),
+            safe(record["why"] or ""),
+        )  # fmt: skip
+    console.print(table)
+
+
+def explained(console: Console, result: Mapping[str, Any]) -> None:
+    flagged = "flagged" if result["flagged"] else "not flagged"
+    console.print(
+        f"[bold]{safe(result['record_id'])}[/bold]: rank {result['rank']:,} of {result['ranked']:,}, "
+        f"score {number(result['anomaly_score'])} nats, p-value {number(result['p_value'])}, {flagged}"
+    )
+    whole = "" if result["bound"] == result["elbo"] else f"bound {number(result['bound'])}; the VAE's "
+    reconstruction, kl = number(result["reconstruction"]), number(result["kl"])
+    console.print(f"{whole}elbo {number(result['elbo'])} = reconstruction {reconstruction} - KL {kl}")
+    if result["why"]:
+        console.print(safe(result["why"]))
+    if not result["reasons"]:
+        console.print("No reasons are kept for a record this far down the ranking.")
+        return
+    table = new_table("column", "value", "expected", "usually", "nats", "typical")
+    for reason in result["reasons"]:
+        usual = " to ".join(str(reason[k]) for k in ("low", "high") if reason.get(k) is not None)
+        table.add_row(
+            safe(reason["feature"]), safe(blank(reason["value"])), safe(blank(reason["expected"])),
+            safe(usual), number(reason["nats"]), number(reason["typical"]),
+        )  # fmt: skip
+    table.add_row("the rest", "", "", "", number(result["rest_nats"]), "")
+    console.print(table)
+
+
+def generated(console: Console, result: Mapping[str, Any]) -> None:
+    console.print(f"{result['n']:,} records in {safe(result['output'])}", soft_wrap=True)
+    if not result["distances"]:
+        return
+    console.print("Distance of each column to the training data (0 = the same distribution, 1 = apart):")
+    table = new_table("column", "measure", "VAE", "pPCA")
+    for row in result["distances"]:
+        table.add_row(safe(row["column"]), row["measure"], number(row["vae"]), number(row["ppca"]))
+    console.print(table)
+
+
+def models(console: Console, result: Mapping[str, Any]) -> None:
+    if not result["models"]:
+        console.print("No models yet: elborank train PATH --name NAME")
+        return
+    table = new_table("model", "version", "aliases", "held-out ELBO", "records", "created")
+    for row in result["models"]:
+        table.add_row(
+            safe(row["name"]), row["version"], ", ".join(row["aliases"]), number(row["heldout_elbo"]),
+            "" if row["rows"] is None else f"{row['rows']:,}", row["created"][:10],
+        )  # fmt: skip
+    console.print(table)
+
+
+def promoted(console: Console, result: Mapping[str, Any]) -> None:
+    name = safe(result["name"])
+    if not result["changed"]:
+        console.print(f"Nothing to do: version {result['champion']} is the champion of {name} already.")
+        return
+    before = f"; version {result['previous']} is `previous` now" if result["previous"] else ""
+    console.print(f"Version {result['champion']} is the champion of {name}{before}.")
+
+
+def deployed(console: Console, result: Mapping[str, Any]) -> None:
+    console.print(
+        f"Serving [bold]{safe(result['deployment'])}[/bold], {safe(result['schedule'])}. Reports go to "
+        f"{safe(result['output'])}. Ctrl-C stops.",
+        soft_wrap=True,
+    )
+
+
+def _warnings(console: Console, result: Mapping[str, Any]) -> None:
+    for warning in result["warnings"]:
+        console.print(f"[yellow]Warning:[/] {safe(warning)}")
+    for line in result["quarantine"]:
+        column = f', column "{safe(line["column"])}"' if line["column"] is not None else ""
+        console.print(
+            f"In quarantine: {safe(line['file'])}{column}, row {line['row']}: {safe(line['reason'])}"
+        )
+    if result["quarantined"] > len(result["quarantine"]):
+        more = result["quarantined"] - len(result["quarantine"])
+        console.print(f"and {more:,} more, all in quarantine.parquet")
