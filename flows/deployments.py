@@ -1,25 +1,226 @@
-"""Scheduled scoring: names, schedules, and the interval that each run's report stands for.
+"""Scheduled work as Prefect deployments: names, schedules, parameters, work pools.
 
-Intervals are half-open in UTC and lie on a fixed grid, so that a report's name depends on its schedule alone
-and not on when a worker was free: 1h means [08:00, 09:00), scored at 09:00, published as as_of=...T080000Z.
+A dataset file (`flows.dataset_file`) becomes up to three deployments, `train/NAME`, `score/NAME` and
+`generate/NAME`, for the workers of a pool: `deploy` makes them on the server, `document` writes the same as a
+prefect.yaml. `serve` is the short way for one typed command: this process runs what comes due.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from flows import steps
-from vae_core.errors import InputError, one_line
+from flows.dataset_file import SECTIONS, DatasetFile, Scheduled
+from flows.intervals import EPOCH, Schedule, every_of
+from flows.registry import home
+from vae_core.errors import InputError
 
-__all__ = ["every_of", "interval", "serve"]
+__all__ = ["Deployment", "deploy", "deployments", "document", "every_of", "interval", "serve"]
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+# What a run needs of its process; the rest comes from the worker.
+ENVIRONMENT = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One flow of one dataset, as the server is to have it."""
+
+    flow: str  # train, score or generate
+    name: str
+    parameters: dict[str, Any]
+    schedule: Schedule | None
+    job_variables: dict[str, Any]
+
+    @property
+    def entrypoint(self) -> str:
+        """Where a worker finds the flow: a module, so that runs start in any working folder."""
+        return f"flows.{self.flow}.{self.flow}_flow"
+
+
+def deployments(file: DatasetFile) -> list[Deployment]:
+    """The deployments that a dataset file asks for."""
+    made = []
+    for section in SECTIONS:
+        chosen: Scheduled | None = getattr(file, section)
+        if chosen is not None:
+            parameters = _without_nothing(PARAMETERS[section](file, chosen))
+            when = chosen.schedule if chosen.scheduled else None
+            made.append(Deployment(section, file.name, parameters, when, job_variables(file)))
+    return made
+
+
+def _when(chosen: Scheduled) -> dict[str, Any]:
+    zone = chosen.timezone if chosen.cron else None
+    return {"every": chosen.every, "cron": chosen.cron, "timezone": zone, "delay": chosen.delay}
+
+
+def _reading(file: DatasetFile) -> dict[str, Any]:
+    return {
+        "null_values": list(file.null_values) or None,
+        "encoding": file.encoding,
+        "delimiter": file.delimiter,
+        "on_schema": file.on_schema,
+        "dataset": file.name,
+    }
+
+
+def _notify(file: DatasetFile) -> dict[str, Any] | None:
+    return file.notify.model_dump(mode="json", exclude_none=True) if file.notify else None
+
+
+def train_parameters(file: DatasetFile, chosen: Any) -> dict[str, Any]:
+    """Those of the flow `train`."""
+    return {
+        "path": file.source,
+        "name": file.name,
+        "ids": list(file.ids) or None,
+        "time": file.time,
+        "kinds": chosen.kinds or None,
+        "settings": chosen.settings or None,
+        "window": chosen.window,
+        "promote": chosen.promote,
+        "notify": _notify(file),
+        **_reading(file),
+        **_when(chosen),
+    }
+
+
+def score_parameters(file: DatasetFile, chosen: Any) -> dict[str, Any]:
+    """Those of the flow `score`."""
+    names = ("fdr", "alpha", "top_k", "workers", "members")
+    return {
+        "path": file.source,
+        "model": file.champion,
+        "output": file.output,
+        "only_interval": chosen.only_interval and chosen.scheduled,
+        "notify": _notify(file),
+        **{name: getattr(chosen, name) for name in names},
+        **_reading(file),
+        **_when(chosen),
+    }
+
+
+def generate_parameters(file: DatasetFile, chosen: Any) -> dict[str, Any]:
+    """Those of the flow `generate`."""
+    return {
+        "model": file.champion,
+        "n": chosen.n,
+        "output": chosen.output,
+        "missing": chosen.missing,
+        "seed": chosen.seed,
+        "notify": _notify(file),
+        **_when(chosen),
+    }
+
+
+PARAMETERS: dict[str, Callable[[DatasetFile, Any], dict[str, Any]]] = {
+    "train": train_parameters,
+    "score": score_parameters,
+    "generate": generate_parameters,
+}
+
+
+def job_variables(file: DatasetFile) -> dict[str, Any]:
+    """What the pool's job template takes: environment, folder, image."""
+    chosen: dict[str, Any] = {"env": {**ENVIRONMENT, **file.deploy.env}}
+    if file.deploy.type == "process":  # such runs start in a temporary folder; an image says for itself
+        chosen["env"].setdefault("ELBORANK_HOME", str(home()))
+    if file.deploy.working_dir is not None:
+        chosen["working_dir"] = file.deploy.working_dir
+    if file.deploy.image is not None:
+        chosen |= {"image": file.deploy.image, "image_pull_policy": "IfNotPresent"}
+    return chosen
+
+
+def deploy(file: DatasetFile, *, automation: bool = True) -> dict[str, Any]:
+    """Make the deployments of a dataset on the server, with their work pool; again: brings them up to date.
+
+    Runs of one deployment wait for each other (limit 1, ENQUEUE): they would only share the processors, and a
+    run that was cancelled for coming early would leave its interval without a report.
+    """
+    _needs_a_server()
+    from flows import prefect_server
+
+    made = deployments(file)
+    prefect_server.make_pool(file.deploy.pool, file.deploy.type)
+    ids = {f"{d.flow}/{d.name}": prefect_server.apply(d, file.deploy.pool) for d in made}
+    return {
+        "pool": file.deploy.pool,
+        "type": file.deploy.type,
+        "zombies": prefect_server.make_zombie_automation() if automation else None,
+        "deployments": [
+            {
+                "deployment": f"{d.flow}/{d.name}",
+                "schedule": in_words(d.schedule),
+                "id": ids[f"{d.flow}/{d.name}"],
+            }
+            for d in made
+        ],
+    }
+
+
+def document(file: DatasetFile) -> dict[str, Any]:
+    """The same deployments as the content of a prefect.yaml, for `prefect deploy --all`."""
+    return {
+        "name": file.name,
+        "pull": [],
+        "deployments": [
+            {
+                "name": made.name,
+                "entrypoint": made.entrypoint,
+                "parameters": made.parameters,
+                "tags": ["elborank"],
+                "schedules": [_as_yaml(made.schedule)] if made.schedule else [],
+                "concurrency_limit": {"limit": 1, "collision_strategy": "ENQUEUE"},
+                "work_pool": {"name": file.deploy.pool, "job_variables": made.job_variables},
+            }
+            for made in deployments(file)
+        ],
+    }
+
+
+def _as_yaml(when: Schedule) -> dict[str, Any]:
+    if when.every is not None:
+        anchor = (EPOCH + when.lateness).isoformat()
+        return {
+            "interval": int(every_of(when.every).total_seconds()),
+            "anchor_date": anchor,
+            "timezone": "UTC",
+        }
+    return {"cron": when.cron, "timezone": when.timezone}
+
+
+def in_words(when: Schedule | None) -> str:
+    """A schedule for a person.
+
+    >>> in_words(Schedule(every="1h", delay="5m")), in_words(None)
+    ('every 1h, 5m after', 'by hand')
+    """
+    if when is None:
+        return "by hand"
+    if when.every is not None:
+        return f"every {when.every}" + (f", {when.delay} after" if when.delay else "")
+    return f"cron {when.cron} ({when.timezone})"
+
+
+def _without_nothing(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _needs_a_server() -> None:
+    if not os.environ.get("PREFECT_API_URL"):
+        raise InputError(
+            "a schedule needs a Prefect server",
+            fix="Start one with `prefect server start` and set PREFECT_API_URL=http://127.0.0.1:4200/api",
+        )
+
+
+# ------------------------------------------------------------------------------- without a worker
 
 
 def serve(
@@ -35,20 +236,13 @@ def serve(
     Needs a Prefect server (PREFECT_API_URL): an embedded one would end with this process, and its schedule
     with it. `announce` is called with what was deployed, once it is.
     """
-    if (every is None) == (cron is None):
-        raise InputError(
-            "a schedule is one of --every and --cron", fix="Write --every 1h, or --cron '0 * * * *'"
-        )
-    if not os.environ.get("PREFECT_API_URL"):
-        raise InputError(
-            "a schedule needs a Prefect server",
-            fix="Start one with `prefect server start` and set PREFECT_API_URL=http://127.0.0.1:4200/api",
-        )
-    interval(datetime.now(UTC), every, cron)  # refuses what cannot be read, before anything is registered
-    chosen = {k: v for k, v in absolute(parameters).items() if v is not None} | {"every": every, "cron": cron}
+    when = Schedule(every, cron)  # refuses what cannot be read, before anything is registered
+    _needs_a_server()
+    chosen = _without_nothing(absolute(parameters)) | {"every": every, "cron": cron}
     name = name or chosen.get("dataset") or steps.dataset_name(chosen["path"])
     from prefect.types.entrypoint import EntrypointType
 
+    from flows import prefect_server
     from flows.score import score_flow
 
     announce(
@@ -61,7 +255,7 @@ def serve(
     )
     score_flow.serve(
         name=name,
-        schedule=schedule(every, cron),
+        schedule=prefect_server.schedule(when),
         parameters=chosen,
         tags=["elborank"],
         limit=1,  # runs of one deployment wait for each other: they would only share the processors
@@ -70,56 +264,14 @@ def serve(
     )
 
 
-def schedule(every: str | None, cron: str | None) -> Any:
-    """The schedule as Prefect has it; intervals are counted from midnight UTC, not from the deployment."""
-    from prefect.schedules import Cron, Interval
-
-    if every is not None:
-        return Interval(every_of(every), anchor_date=EPOCH, timezone="UTC")
-    return Cron(cron, timezone="UTC")
-
-
 def interval(moment: datetime, every: str | None, cron: str | None) -> tuple[datetime, datetime]:
-    """The last whole interval [start, end) of the schedule at `moment`.
+    """The last whole interval [start, end) of a schedule in UTC at `moment`.
 
     >>> start, end = interval(datetime(2013, 2, 12, 9, 0, 3, tzinfo=UTC), "1h", None)
     >>> f"{start:%H:%M} {end:%H:%M}"
     '08:00 09:00'
-    >>> start, end = interval(datetime(2013, 2, 12, 9, 0, tzinfo=UTC), None, "30 6 * * *")
-    >>> f"{start:%d %H:%M} {end:%d %H:%M}"
-    '11 06:30 12 06:30'
     """
-    moment = datetime.fromtimestamp(moment.timestamp(), UTC)  # Prefect hands out a class of its own
-    if every is not None:
-        length = every_of(every)
-        end = moment - (moment - EPOCH) % length
-        return end - length, end
-    # Prefect's own copy: the schedule that fires and the interval computed here must never disagree.
-    from prefect._vendor.croniter import CroniterError, croniter
-
-    try:
-        ticks = croniter(cron, moment + timedelta(seconds=1), ret_type=datetime)
-    except CroniterError as error:
-        raise InputError(
-            f'--cron "{one_line(str(cron))}" is not a schedule: {error}',
-            fix="Write five fields, such as '0 * * * *'",
-        ) from error
-    end = ticks.get_prev()
-    return ticks.get_prev(), end
-
-
-def every_of(text: str) -> timedelta:
-    """A length of time as typed.
-
-    >>> every_of("90m")
-    datetime.timedelta(seconds=5400)
-    """
-    match = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", text.strip())
-    if match is None:
-        raise InputError(
-            f'--every "{one_line(text)}" is not a length of time', fix="Write 30s, 15m, 1h or 1d"
-        )
-    return timedelta(seconds=int(match[1]) * UNITS[match[2]])
+    return Schedule(every, cron).interval(moment)
 
 
 def absolute(parameters: Mapping[str, Any]) -> dict[str, Any]:

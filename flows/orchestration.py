@@ -21,7 +21,10 @@ from prefect.exceptions import ParameterTypeError
 from flows.registry import RegistryUnavailable
 from vae_core.errors import InputError, Refused, one_line
 
-__all__ = ["log_training", "log_units", "network_stage", "publish_report", "publish_training", "run", "stage"]
+__all__ = [
+    "log_training", "log_units", "network_stage", "publish_report", "publish_training", "run", "stage",
+    "tell_failure", "warn",
+]  # fmt: skip
 
 NETWORK_ERRORS = (RegistryUnavailable, ConnectionError, TimeoutError)
 
@@ -85,6 +88,34 @@ def log_units() -> Callable[[int, int], None]:
             logger.info("%d of %d units scored", done, total)
 
     return write
+
+
+def warn() -> Callable[[str], None]:
+    """A callback that writes a warning into the run's log."""
+    return get_run_logger().warning
+
+
+def tell_failure(_flow: Any, run: Any, state: Any) -> None:
+    """A run that failed or crashed, told to whom its parameters name."""
+    from flows import notifications
+    from flows.dataset_file import Notify
+
+    given = run.parameters.get("notify")
+    if not given:
+        return
+    notify = given if isinstance(given, Notify) else Notify.model_validate(given)
+    if "failed" not in notify.on:
+        return
+    message = {
+        "event": "failed",
+        "flow_run": run.name,
+        "flow_run_id": str(run.id),
+        "state": state.name,
+        "message": one_line(str(state.message or ""))[:2000],
+        "dataset": run.parameters.get("dataset") or run.parameters.get("name"),
+        "scheduled_for": run.expected_start_time.isoformat() if run.expected_start_time else None,
+    }
+    notifications.send(notify, message, warn=logging.getLogger(__name__).warning)
 
 
 def publish_report(result: Mapping[str, Any]) -> None:

@@ -7,9 +7,11 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows import deployments, registry, steps
+from flows import notifications, registry, scheduled, steps
+from flows.dataset_file import Notify
 from flows.ingest import read
-from flows.orchestration import log_units, network_stage, publish_report, stage
+from flows.intervals import Schedule
+from flows.orchestration import log_units, network_stage, publish_report, stage, tell_failure, warn
 
 resolve = network_stage(registry.resolve)
 
@@ -28,7 +30,13 @@ def run_name() -> str:
     return f"score {name} {given.get('as_of') or ''}".strip()
 
 
-@flow(name="score", flow_run_name=run_name, persist_result=False)
+@flow(
+    name="score",
+    flow_run_name=run_name,
+    persist_result=False,
+    on_failure=[tell_failure],
+    on_crashed=[tell_failure],
+)
 def score_flow(
     path: str,
     model: str,
@@ -49,18 +57,26 @@ def score_flow(
     delimiter: str | None = None,
     every: str | None = None,
     cron: str | None = None,
+    timezone: str | None = None,
+    delay: str | None = None,
     only_interval: bool = False,
+    allow_empty: bool = False,
+    notify: Notify | None = None,
 ) -> dict[str, Any]:
     """Rank a table and publish its report.
 
     With `every` or `cron` (a scheduled run) the report stands for the schedule's last whole interval; with
-    `only_interval` it holds only that interval's records.
+    `only_interval` it holds only that interval's records. A report that the interval has already stands.
     """
-    if every or cron:
-        first, end = deployments.interval(flow_run.scheduled_start_time, every, cron)
-        as_of = as_of or first.isoformat()
-        if only_interval:
-            start, until = first.isoformat(), end.isoformat()
+    if (every or cron) and as_of is None:
+        due = Schedule(every, cron, timezone or "UTC", delay).interval(flow_run.scheduled_start_time)
+        chosen = scheduled.of_interval(due, only=only_interval)
+        as_of, allow_empty = chosen["as_of"], chosen.get("allow_empty", allow_empty)
+        start, until = chosen.get("start", start), chosen.get("until", until)
+        kept = scheduled.published_for(output, dataset or steps.dataset_name(path), due[0])
+        if kept is not None and not replace:
+            publish_report(kept)
+            return kept
     decision = steps.check_decision(fdr=fdr, alpha=alpha, top_k=top_k)
     version = resolve(model)
     data = read(
@@ -73,6 +89,7 @@ def score_flow(
         on_schema=on_schema,
         encoding=encoding,
         delimiter=delimiter,
+        allow_empty=allow_empty,
     )
     options = {
         "output": output,
@@ -81,7 +98,9 @@ def score_flow(
         "replace": replace,
         "workers": workers,
         "members": members,
+        "allow_empty": allow_empty,
     }
     result = rank(version, data, options)
     publish_report(result)
+    notifications.tell(notify, result, warn=warn())
     return result

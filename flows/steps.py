@@ -40,6 +40,7 @@ def ingest(
     on_schema: str = "warn",
     encoding: str = "utf-8",
     delimiter: str | None = None,
+    allow_empty: bool = False,
     progress: Any = None,
 ) -> Any:
     """Raw files -> a dataset folder (`vae_core.sources.Dataset`); the same content is found again."""
@@ -60,6 +61,7 @@ def ingest(
         on_schema=on_schema,
         encoding=encoding,
         delimiter=delimiter,
+        allow_empty=allow_empty,
         progress=progress,
     )
 
@@ -259,6 +261,7 @@ def score(path: str, *, model: str, progress: Any = None, **options: Any) -> dic
     """Resolve the model once, read the data as it expects them, rank: what was published, and its top."""
     decision = check_decision(**{k: options.pop(k, None) for k in ("fdr", "alpha", "top_k")})
     ranking = {k: options.pop(k) for k in ("output", "as_of", "replace", "workers", "members")}
+    ranking["allow_empty"] = options.get("allow_empty", False)
     version = registry.resolve(model)
     data = ingest(path, **as_the_model_reads(version), **options)
     return rank(version, data, **ranking, decision=decision, progress=progress)
@@ -296,6 +299,7 @@ def rank(
     replace: bool = False,
     workers: int = 1,
     members: str | None = None,
+    allow_empty: bool = False,
     progress: Any = None,
 ) -> dict[str, Any]:
     """Score every unit, rank, explain, publish; or find that this very report is there already."""
@@ -319,6 +323,7 @@ def rank(
         model_digest=version.sha256,
         as_of=instant(as_of, "--as-of"),
         decision=decision,
+        allow_empty=allow_empty,
         **({"members": tuple(members.split(","))} if members else {}),
     )
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,16 @@ def write_sample(
         "compared_with": str(known.folder) if known is not None else None,
         "distances": compare(model, known, table, seed=seed) if known is not None else [],
     }
+
+
+def of_interval(output: str, start: datetime) -> str:
+    """The file of a scheduled generation: one for each interval.
+
+    >>> of_interval("out/new.parquet", datetime(2024, 1, 1, tzinfo=UTC))
+    'out/new-20240101T000000Z.parquet'
+    """
+    target = Path(output)
+    return str(target.with_name(f"{target.stem}-{start.astimezone(UTC):%Y%m%dT%H%M%SZ}{target.suffix}"))
 
 
 def training_data(version: ModelVersion, path: str | None) -> Any:

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from flows import descriptions, steps
+from flows.dataset_file import Notify
 from flows.ingest import read
-from flows.orchestration import log_training, network_stage, publish_training, stage
+from flows.intervals import Schedule, every_of
+from flows.orchestration import log_training, network_stage, publish_training, stage, tell_failure
 from flows.registry import check_name
 
 look_up = network_stage(steps.trained_before)
@@ -21,7 +24,13 @@ def fit(data: Any, folder: Path, kinds: dict[str, str], settings: dict[str, Any]
     return steps.fit(data, folder, kinds=kinds, settings=settings, progress=log_training())
 
 
-@flow(name="train", flow_run_name="train {name}", persist_result=False)
+@flow(
+    name="train",
+    flow_run_name="train {name}",
+    persist_result=False,
+    on_failure=[tell_failure],
+    on_crashed=[tell_failure],
+)
 def train_flow(
     path: str,
     name: str,
@@ -37,8 +46,22 @@ def train_flow(
     delimiter: str | None = None,
     settings: dict[str, Any] | None = None,
     retrain: bool = False,
+    every: str | None = None,
+    cron: str | None = None,
+    timezone: str | None = None,
+    delay: str | None = None,
+    window: str | None = None,
+    promote: bool = False,
+    notify: Notify | None = None,
 ) -> dict[str, Any]:
-    """Train a model on a table and register it; the same data and settings again find their version."""
+    """Train a model on a table and register it; the same data and settings again find their version.
+
+    With `every` or `cron` (a scheduled run) and `window`, on the records of the last `window` before the end
+    of the schedule's interval. With `promote` the checks decide whether it becomes champion.
+    """
+    if (every or cron) and window and until is None:
+        _, end = Schedule(every, cron, timezone or "UTC", delay).interval(flow_run.scheduled_start_time)
+        start, until = (end - every_of(window)).isoformat(), end.isoformat()
     check_name(name)
     kinds, settings = kinds or {}, settings or {}
     data = read(

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from flows import demo, deployments
+from flows import demo, deployments, prefect_server
 from flows.cli import main
 from tests import shop
 from vae_core import publishing
@@ -198,6 +198,55 @@ def test_a_schedule_fires_and_its_report_is_that_of_the_typed_command(
     monkeypatch.delenv("PREFECT_API_URL")
     assert main([*shop.SCORE, "--output", str(typed), "--top-k", "5", "--as-of", as_of]) == 0
     assert published(fired) == published(typed / "sales" / fired.name)
+
+
+SCHEDULED = """
+name = "corner-shop"
+source = "sales.csv"
+ids = ["sale"]
+time = "hour"
+[train]
+cron = "0 3 * * 1"
+timezone = "Europe/Berlin"
+window = "7d"
+[score]
+every = "1h"
+delay = "5m"
+"""
+
+
+def test_a_dataset_file_becomes_deployments_and_its_yaml_says_the_same(
+    connected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "shop.toml").write_text(SCHEDULED)
+    for _ in range(2):  # again: brought up to date, nothing doubled
+        assert main(["deploy", str(tmp_path / "shop.toml"), "--json"]) == 0
+        made = [row["deployment"] for row in json.loads(capsys.readouterr().out)["deployments"]]
+    assert made == ["train/corner-shop", "score/corner-shop"]
+    direct = {name: on_the_server(name) for name in made}
+    assert [facts["limit"] for facts in direct.values()] == [(1, "ENQUEUE")] * 2
+    assert len(ask("read_automations_by_name", name=prefect_server.ZOMBIES)) == 1
+    assert main(["deploy", str(tmp_path / "shop.toml"), "--yaml"]) == 0
+    (tmp_path / "prefect.yaml").write_text(capsys.readouterr().out)
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=away_from_home(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {name: on_the_server(name) for name in made} == direct
+
+
+def on_the_server(name: str) -> dict[str, Any]:
+    """What the server holds of a deployment."""
+    held = ask("read_deployment_by_name", name=name)
+    return {
+        "parameters": held.parameters,
+        "schedules": [s.schedule.model_dump(mode="json", exclude={"day_or"}) for s in held.schedules],
+        "pool": held.work_pool_name,
+        "job": held.job_variables,
+        "limit": (held.global_concurrency_limit.limit, held.concurrency_options.collision_strategy.value),
+        "entrypoint": held.entrypoint,
+    }
 
 
 def test_intervals_follow_each_other_without_gap_or_overlap() -> None:

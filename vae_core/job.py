@@ -53,6 +53,7 @@ class Job:
     members: tuple[str, ...] | None = None  # default: all that the model has
     explained: int = 10_000  # so many records from the top get reasons, and all that are flagged
     reasons: int = 5  # of a record
+    allow_empty: bool = False  # an interval without records has a report without rows
     rows_per_unit: int | None = None  # default: by the number of columns
     load: Load = load_model
     explain: Explain = explain_table
@@ -121,7 +122,7 @@ def cut(data: sources.Dataset, rows_per_unit: int | None = None) -> tuple[source
 def prepare(job: Job, *, replace: bool = False) -> Plan:
     """Open the input, cut it into units, and find out whether there is anything to do. Writes nothing."""
     data = sources.open_dataset(job.dataset)
-    if data.rows == 0:
+    if data.rows == 0 and not job.allow_empty:
         raise InputError(
             f"there is no record to score: {data.quarantined} are in quarantine, "
             f"{data.outside} outside the interval",

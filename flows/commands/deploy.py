@@ -1,4 +1,4 @@
-"""elborank deploy: score on a schedule."""
+"""elborank deploy and backfill: work on a schedule, and intervals of the past."""
 
 from __future__ import annotations
 
@@ -16,27 +16,31 @@ from flows.commands.options import (
     From,
     Json,
     Members,
-    Model,
     NullValues,
     Output,
-    PathArgument,
     TopK,
     Until,
+    UsePrefect,
     Workers,
+    as_flow,
 )
+from vae_core.errors import InputError
 
 app = typer.Typer()
 
 
 @app.command(
     epilog=terminal.examples(
+        "elborank deploy weather.toml",
+        "elborank deploy weather.toml --yaml > prefect.yaml",
         "elborank deploy /data/incoming --model models:/nyc-weather@champion --every 1h --fdr 0.05",
-        "elborank deploy /data/incoming --model models:/nyc-weather@champion --cron '5 * * * *'",
     )
 )
 def deploy(
-    path: PathArgument,
-    model: Model,
+    path: Annotated[
+        str, typer.Argument(help="A dataset file (.toml), or the data itself: a file, a folder, a glob.")
+    ],
+    model: Annotated[str | None, typer.Option(help="With data: models:/NAME@champion or a folder.")] = None,
     every: Annotated[
         str | None, typer.Option(help="Interval: 30s, 15m, 1h or 1d, counted from midnight UTC.")
     ] = None,
@@ -60,14 +64,39 @@ def deploy(
     encoding: Encoding = "utf-8",
     delimiter: Delimiter = None,
     dataset: Dataset = None,
+    as_yaml: Annotated[
+        bool, typer.Option("--yaml", help="Print a dataset file's deployments as a prefect.yaml.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Score on a schedule: serve a deployment until stopped (Ctrl-C). Needs a Prefect server.
+    """Run on a schedule. Needs a Prefect server (prefect server start).
 
-    Each run's report stands under as_of=START of its interval. Start a server with: prefect server start
+    A dataset file becomes deployments (train, score, generate) for the workers of its pool. Data with --model
+    and a schedule is served by this process until stopped (Ctrl-C). Each run's report stands under
+    as_of=START of its interval.
     """
-    from flows import deployments
+    from flows import dataset_file, deployments
 
+    given: dict[str, Any] = {
+        "model": model, "every": every, "cron": cron, "name": name, "fdr": fdr, "alpha": alpha,
+        "top_k": top_k, "from": from_, "until": until, "members": members, "dataset": dataset,
+    }  # fmt: skip
+    if dataset_file.is_dataset_file(path):
+        too_much = [f"--{key.replace('_', '-')}" for key, value in given.items() if value is not None]
+        if too_much:
+            raise InputError(
+                f"{', '.join(too_much)} goes without a dataset file", fix="Write it into the file"
+            )
+        file = dataset_file.read(path)
+        if as_yaml:
+            terminal.print_yaml(deployments.document(file))
+        else:
+            terminal.show(deployments.deploy(file), json, terminal.deployments)
+        return
+    if model is None:
+        raise InputError(
+            "data is scored by a model", fix="Give --model, or a dataset file that ends in .toml"
+        )
     parameters: dict[str, Any] = {
         "path": path, "model": model, "output": output, "dataset": dataset, "start": from_, "until": until,
         "fdr": fdr, "alpha": alpha, "top_k": top_k, "workers": workers, "members": members,
@@ -81,3 +110,43 @@ def deploy(
         cron=cron,
         announce=lambda result: terminal.show(result, json, terminal.deployed),
     )
+
+
+@app.command(
+    epilog=terminal.examples(
+        "elborank backfill weather.toml --from 2013-02-01 --until 2013-02-08",
+        "elborank backfill weather.toml --from 2013-02-01T08:00:00Z --until 2013-02-01T09:00:00Z --replace",
+    )
+)
+def backfill(
+    file: Annotated[str, typer.Argument(help="A dataset file (.toml) with a schedule in [score].")],
+    from_: Annotated[str, typer.Option("--from", help="The first interval's start (UTC).")],
+    until: Annotated[str, typer.Option("--until", "--to", help="Where to end (UTC); not included itself.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Publish anew where an interval has a report already.")
+    ] = False,
+    prefect: UsePrefect = False,
+    json: Json = False,
+) -> None:
+    """Score every whole interval of a schedule between two times that has no report yet."""
+    from flows import dataset_file, scheduled, steps
+
+    chosen = dataset_file.read(file)
+    start, end = steps.instant(from_, "--from"), steps.instant(until, "--until")
+    assert start is not None and end is not None
+    if as_flow(prefect):
+        from flows import orchestration
+        from flows.score import score_flow
+
+        def score(path: str, **options: Any) -> dict[str, Any]:
+            return orchestration.run(score_flow, path, **options)
+    else:
+        score = steps.score
+    with terminal.scoring(quiet=json) as progress:
+        result = scheduled.backfill(chosen, start, end, replace=replace, score=score, progress=progress)
+    terminal.show(result, json, terminal.backfilled)
+    if result["failed"]:
+        first = next(row for row in result["intervals"] if row["problem"])
+        raise InputError(
+            f"{result['failed']} of {len(result['intervals'])} intervals failed: {first['problem']}"
+        )

@@ -3,8 +3,9 @@
 Text that comes from the user's files is data: control characters become visible and markup is not obeyed.
 """
 
+from flows.terminal.operations import backfilled, deployments
 from flows.terminal.progress import scoring, spinner, training
-from flows.terminal.text import csv_cell, examples, fail, print_csv, show
+from flows.terminal.text import csv_cell, examples, fail, print_csv, print_yaml, show
 from flows.terminal.views import (
     dataset,
     deployed,
@@ -18,15 +19,18 @@ from flows.terminal.views import (
 )
 
 __all__ = [
+    "backfilled",
     "csv_cell",
     "dataset",
     "deployed",
+    "deployments",
     "examples",
     "explained",
     "fail",
     "generated",
     "models",
     "print_csv",
+    "print_yaml",
     "promoted",
     "ranking",
     "scored",

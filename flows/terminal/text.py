@@ -46,6 +46,13 @@ def show(result: Mapping[str, Any], as_json: bool, render: Any) -> None:
         render(Console(highlight=False, emoji=False), result)
 
 
+def print_yaml(document: Mapping[str, Any]) -> None:
+    """A document as YAML on standard output."""
+    import yaml
+
+    print(yaml.safe_dump(plain(document), sort_keys=False, allow_unicode=True), end="")
+
+
 def plain(value: Any) -> Any:
     """A value as JSON has it: NaN and infinities become null, times ISO text, paths text."""
     if isinstance(value, Mapping):

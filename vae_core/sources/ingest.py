@@ -57,6 +57,7 @@ def ingest(
     on_schema: str = "warn",
     encoding: str = "utf-8",
     delimiter: str | None = None,
+    allow_empty: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Dataset:
     """Read a file, a folder or a glob of Parquet or CSV files into `<store>/<name>/<12 hex of the digest>/`.
@@ -64,7 +65,8 @@ def ingest(
     `ids` are the columns whose values make a record's key. `columns` (a model's) are enforced; without them
     types are inferred from all cells. `start` and `until` keep the half-open interval of the time column
     (`time`, or the only one); without a zone they are UTC. `on_schema="stop"` refuses columns that are new to
-    `columns`. `progress` is called with the number of records read so far.
+    `columns`; `allow_empty` takes an interval without records. `progress` is called with the
+    number of records read so far.
 
     When the same content with the same options is there already, it is returned without work. Every record
     read is kept, quarantined or outside the interval; the counts add up. Raises InputError: one line that
@@ -91,7 +93,7 @@ def ingest(
     digest = _digest(options, sources, digests, folder.name)
     with claimed(folder / digest[:12]) as staging:
         if staging is not None:
-            dataset = _build(path, sources, options, staging, progress)
+            dataset = _build(path, sources, options, staging, progress, allow_empty)
             _check_unchanged(sources, before)
             described = tuple(
                 {**source, "sha256": sha} for source, sha in zip(dataset.sources, digests, strict=True)
@@ -107,6 +109,7 @@ def _build(
     options: Options,
     staging: Path,
     progress: Callable[[int], None] | None,
+    allow_empty: bool,
 ) -> Dataset:
     """Write the parts and the quarantine into the staging folder; the dataset, still without its digest."""
     named = {"encoding": options.encoding, "delimiter": options.delimiter}
@@ -125,7 +128,7 @@ def _build(
         writer.abandon()
         keys.close()
     rows = sum(part.rows for part in parts)
-    _check_counts(path, sum(counts), rows, quarantine, outside)
+    _check_counts(path, sum(counts), rows, quarantine, outside, allow_empty=allow_empty)
     empty = [source.name for source, count in zip(sources, counts, strict=True) if not count]
     return Dataset(
         folder=staging,
@@ -217,11 +220,21 @@ def _check_options(options: Options) -> None:
         raise InputError(f'on_schema is "{options.on_schema}"', fix="Say warn or stop")
 
 
-def _check_counts(path: str | Path, read: int, rows: int, quarantine: QuarantineWriter, outside: int) -> None:
+def _check_counts(
+    path: str | Path,
+    read: int,
+    rows: int,
+    quarantine: QuarantineWriter,
+    outside: int,
+    *,
+    allow_empty: bool,
+) -> None:
     if read != rows + quarantine.count + outside:
         raise RuntimeError(f"{read} records read, but {rows} + {quarantine.count} + {outside} accounted for")
     if not read:
         raise InputError("there are no rows", file=path)
+    if allow_empty and not rows and outside:
+        return
     if not rows and outside:
         problem = f"none of the {read} rows lies in the interval"
         raise InputError(problem, file=path, fix="Give another --from and --until")

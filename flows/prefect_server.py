@@ -1,0 +1,145 @@
+"""What is asked of a Prefect server: work pools, deployments, the automation that ends zombies."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from flows.intervals import EPOCH, Schedule, every_of
+from vae_core.errors import InputError, one_line
+
+if TYPE_CHECKING:
+    from flows.deployments import Deployment
+
+ZOMBIES = "elborank: runs whose heartbeat stopped have crashed"
+SILENCE = timedelta(seconds=90)  # three missed heartbeats
+ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
+
+
+def schedule(when: Schedule) -> Any:
+    """A schedule as Prefect has it; intervals are counted from midnight UTC, not from the deployment."""
+    from prefect.schedules import Cron, Interval
+
+    if when.every is not None:
+        return Interval(every_of(when.every), anchor_date=EPOCH + when.lateness, timezone="UTC")
+    return Cron(str(when.cron), timezone=when.timezone)
+
+
+def make_pool(name: str, kind: str) -> None:
+    """The work pool, with the job template of its kind; one that is there keeps its settings."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        with suppress(ObjectAlreadyExists):
+            client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=template(kind)))
+        try:
+            found = client.read_work_pool(name)
+        except ObjectNotFound as error:
+            raise InputError(f'there is no work pool "{one_line(name)}"') from error
+    if found.type != kind:
+        raise InputError(
+            f'the work pool "{one_line(name)}" is of type {found.type}, not {kind}',
+            fix="Name another pool in [deploy], or give that type",
+        )
+
+
+def template(kind: str) -> dict[str, Any]:
+    """The job template of a kind of pool: what a deployment may set, and what is done with it."""
+    return {"process": _process_template, "docker": _docker_template}[kind]()
+
+
+def _process_template() -> dict[str, Any]:
+    from prefect.workers.process import ProcessWorker
+
+    return ProcessWorker.get_default_base_job_template()
+
+
+def _docker_template() -> dict[str, Any]:
+    """That of prefect-docker, written out: only the worker needs to have it, not who deploys."""
+    variables: dict[str, Any] = {
+        "image": {"type": "string", "description": "The image that runs the flow, with elborank in it."},
+        "env": {"type": "object", "additionalProperties": {"type": "string"}, "default": {}},
+        "labels": {"type": "object", "additionalProperties": {"type": "string"}, "default": {}},
+        "name": {"type": "string"},
+        "command": {"type": "string"},
+        "image_pull_policy": {
+            "type": "string",
+            "enum": ["IfNotPresent", "Always", "Never"],
+            "default": "IfNotPresent",
+        },
+        "networks": {"type": "array", "items": {"type": "string"}, "default": []},
+        "volumes": {"type": "array", "items": {"type": "string"}, "default": []},
+        "mem_limit": {"type": "string", "description": "Such as 4g."},
+        "auto_remove": {"type": "boolean", "default": True},
+        "stream_output": {"type": "boolean", "default": True},
+        "privileged": {"type": "boolean", "default": False},
+    }
+    configuration = {name: f"{{{{ {name} }}}}" for name in variables}
+    return {
+        "job_configuration": configuration,
+        "variables": {"type": "object", "required": ["image"], "properties": variables},
+    }
+
+
+def apply(made: Deployment, pool: str) -> str:
+    """Create or update one deployment; its id. Runs wait for each other, none is cancelled."""
+    import importlib
+
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+    from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
+    from prefect.types.entrypoint import EntrypointType
+
+    flow = getattr(importlib.import_module(f"flows.{made.flow}"), f"{made.flow}_flow")
+    deployment = RunnerDeployment.from_flow(
+        flow,
+        name=made.name,
+        schedules=[schedule(made.schedule)] if made.schedule else [],
+        parameters=made.parameters,
+        tags=["elborank"],
+        concurrency_limit=ConcurrencyLimitConfig(
+            limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE
+        ),
+        work_pool_name=pool,
+        job_variables=made.job_variables,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    try:
+        return str(deployment.apply())
+    except DeploymentApplyError as error:
+        raise InputError(
+            f"the server refused the deployment {made.flow}/{made.name}: {one_line(str(error))}"
+        ) from error
+
+
+def make_zombie_automation() -> str:
+    """A run that was killed with its worker stays Running for ever: without heartbeat it becomes Crashed."""
+    from prefect.automations import Automation
+    from prefect.events.actions import ChangeFlowRunState
+    from prefect.events.schemas.automations import EventTrigger, Posture
+    from prefect.events.schemas.events import ResourceSpecification
+    from prefect.states import StateType
+
+    wanted = Automation(
+        name=ZOMBIES,
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ENDS)},
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=SILENCE,
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED, message="No heartbeat: its process is gone. Run it again."
+            )
+        ],
+    )
+    try:
+        return str(Automation.read(name=ZOMBIES).id)
+    except ValueError:
+        return str(wanted.create().id)

@@ -1,0 +1,122 @@
+"""Intervals that are scored by themselves or afterwards: one report for each, and the first one stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from flows import descriptions, steps
+from flows.dataset_file import DatasetFile
+from flows.intervals import Interval
+from vae_core.errors import InputError, Refused
+
+__all__ = ["backfill", "of_interval", "published_for"]
+
+MOST = 100_000  # intervals of one backfill: eleven years of hours
+
+
+def published_for(output: str, dataset: str, as_of: datetime) -> dict[str, Any] | None:
+    """The report that is published for an interval, as a command tells it; None where there is none yet.
+
+    Whatever made it: a run that comes late or twice finds other files, or another champion, and must not give
+    the interval a second report. `--replace` does.
+    """
+    from vae_core import publishing
+    from vae_core import report as reports
+
+    place = publishing.current(publishing.final_folder(Path(output), dataset, "", as_of))
+    if not (place / publishing.MANIFEST).exists():
+        return None
+    found = reports.read_report(place)
+    return {
+        **descriptions.of_report(found.folder, found.manifest),
+        "published": False,
+        "warnings": [],
+        "quarantine": [],
+        "top": reports.top(found.folder, steps.SHOWN),
+    }
+
+
+def of_interval(interval: Interval, *, only: bool) -> dict[str, Any]:
+    """The options of a scoring run for an interval: what it stands for, and which records it takes."""
+    first, end = interval
+    chosen: dict[str, Any] = {"as_of": first.isoformat()}
+    if only:
+        chosen |= {"start": first.isoformat(), "until": end.isoformat(), "allow_empty": True}
+    return chosen
+
+
+def backfill(
+    file: DatasetFile,
+    start: datetime,
+    until: datetime,
+    *,
+    replace: bool = False,
+    score: Callable[..., dict[str, Any]] = steps.score,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Score every whole interval of the schedule inside [start, until) that has no report yet.
+
+    An interval that cannot be scored does not keep the others waiting: the failures are told at the end, and
+    the same command takes up what is missing.
+    """
+    if file.score is None or not file.score.scheduled:
+        raise InputError(
+            "the dataset file has no schedule to score by", fix="Give [score] an every or a cron"
+        )
+    if start >= until:
+        raise InputError("the interval is empty", fix="Give a later --until: it is not included itself")
+    chosen = file.score
+    length = len(intervals := _checked(list(chosen.schedule.intervals(start, until)), start, until))
+    rows: list[dict[str, Any]] = []
+    for done, interval in enumerate(intervals, start=1):
+        rows.append(_one(file, interval, replace=replace, score=score))
+        if progress is not None:
+            progress(done, length)
+    count = {word: sum(row["outcome"] == word for row in rows) for word in ("published", "kept", "failed")}
+    return {"dataset": file.name, "output": file.output, **count, "intervals": rows}
+
+
+def _checked(found: list[Interval], start: datetime, until: datetime) -> list[Interval]:
+    if not found:
+        raise InputError(
+            f"no whole interval of the schedule lies between {start:%Y-%m-%d %H:%M} and "
+            f"{until:%Y-%m-%d %H:%M} UTC",
+            fix="Give an earlier --from or a later --until",
+        )
+    if len(found) > MOST:
+        raise InputError(f"{len(found)} intervals are too many at once", fix="Backfill in pieces")
+    return found
+
+
+def _one(
+    file: DatasetFile, interval: Interval, *, replace: bool, score: Callable[..., dict[str, Any]]
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"start": interval[0], "end": interval[1], "outcome": "kept", "problem": None}
+    result = None if replace else published_for(file.output, file.name, interval[0])
+    try:
+        if result is None:
+            result = score(file.source, **score_options(file, interval), replace=replace)
+            row["outcome"] = "published" if result["published"] else "kept"
+    except (InputError, Refused) as problem:
+        return {**row, "outcome": "failed", "problem": str(problem)}
+    return {**row, **{name: result[name] for name in ("folder", "ranked", "flagged", "model_version")}}
+
+
+def score_options(file: DatasetFile, interval: Interval) -> Mapping[str, Any]:
+    """What `steps.score` takes to score one interval of a dataset file."""
+    chosen = file.score
+    assert chosen is not None
+    return {
+        "model": file.champion,
+        "output": file.output,
+        "dataset": file.name,
+        "null_values": list(file.null_values),
+        "encoding": file.encoding,
+        "delimiter": file.delimiter,
+        "on_schema": file.on_schema,
+        **{name: getattr(chosen, name) for name in ("fdr", "alpha", "top_k", "workers", "members")},
+        **of_interval(interval, only=chosen.only_interval),
+    }

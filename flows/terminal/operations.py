@@ -1,0 +1,39 @@
+"""What the commands for scheduled work print of their results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+from flows.terminal.text import new_table, safe
+
+SHOWN = 20  # intervals of a backfill; the others are counted
+
+
+def deployments(console: Console, result: Mapping[str, Any]) -> None:
+    table = new_table("deployment", "schedule")
+    for row in result["deployments"]:
+        table.add_row(safe(row["deployment"]), safe(row["schedule"]))
+    console.print(table)
+    pool = safe(result["pool"])
+    console.print(
+        f"For the workers of the {result['type']} pool {pool}. Start one: prefect worker start --pool {pool}",
+        soft_wrap=True,
+    )
+
+
+def backfilled(console: Console, result: Mapping[str, Any]) -> None:
+    table = new_table("interval (UTC)", "records", "flagged", "outcome")
+    for row in result["intervals"][:SHOWN]:
+        told = safe(row["problem"] or row["outcome"])
+        ranked, flagged = (f"{row[key]:,}" if key in row else "" for key in ("ranked", "flagged"))
+        table.add_row(f"{row['start']:%Y-%m-%d %H:%M} to {row['end']:%Y-%m-%d %H:%M}", ranked, flagged, told)
+    console.print(table)
+    if len(result["intervals"]) > SHOWN:
+        console.print(f"and {len(result['intervals']) - SHOWN:,} more intervals")
+    console.print(
+        f"{result['published']:,} published, {result['kept']:,} there already, {result['failed']:,} failed"
+    )
+    console.print(f"Reports: {safe(result['output'])}", soft_wrap=True)

@@ -1,0 +1,182 @@
+"""Dataset files, back-filled intervals, and messages: each interval one report, and somebody hears of it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from flows import dataset_file, notifications, scheduled
+from flows.cli import main
+from flows.dataset_file import Notify
+from tests import shop
+from vae_core import publishing
+from vae_core.errors import InputError
+
+FILE = """
+name = "shop"
+source = "sales.csv"
+ids = ["sale"]
+time = "hour"
+output = "{output}"
+
+[score]
+every = "1d"
+top_k = 1
+"""
+
+
+@pytest.fixture
+def file(in_shop: shop.Shop, tmp_path: Path) -> Path:
+    path = in_shop.folder / "shop.toml"
+    path.write_text(FILE.format(output=tmp_path / "out"))
+    return path
+
+
+def day(number: int) -> datetime:
+    return datetime(2024, 1, number, tzinfo=UTC)
+
+
+def test_a_backfill_gives_each_interval_its_records_and_one_report(file: Path, tmp_path: Path) -> None:
+    chosen = dataset_file.read(file)
+    first = scheduled.backfill(chosen, day(29), datetime(2024, 2, 2, tzinfo=UTC))
+    assert (first["published"], first["kept"], first["failed"]) == (4, 0, 0)
+    assert [row["ranked"] for row in first["intervals"]] == [24, 24, 24, 0]  # the table ends with January
+    ranked = [pd.read_parquet(Path(row["folder"]) / "report.parquet") for row in first["intervals"]]
+    told = pd.concat(ranked)
+    assert sorted(told["record_id"]) == sorted(shop.sales()["sale"].iloc[28 * 24 :])
+    again = scheduled.backfill(chosen, day(28), day(31))
+    assert [row["outcome"] for row in again["intervals"]] == ["published", "kept", "kept"]
+    assert len(list((tmp_path / "out" / "shop").glob("as_of=*"))) == 5
+
+
+def test_a_late_run_finds_the_report_although_its_input_has_grown(
+    file: Path, in_shop: shop.Shop, tmp_path: Path
+) -> None:
+    chosen = dataset_file.read(file)
+    scheduled.backfill(chosen, day(29), day(30))
+    later = shop.sales()
+    later["price"] += 1.0
+    later.to_csv(tmp_path / "grown.csv", index=False)
+    grown = chosen.model_copy(update={"source": str(tmp_path / "grown.csv")})
+    assert scheduled.backfill(grown, day(29), day(30))["kept"] == 1
+    before = publishing.read_manifest(tmp_path / "out/shop/as_of=20240129T000000Z")
+    replaced = scheduled.backfill(grown, day(29), day(30), replace=True)
+    assert replaced["published"] == 1
+    assert publishing.read_manifest(tmp_path / "out/shop/as_of=20240129T000000Z") == before
+    assert replaced["intervals"][0]["folder"] != str(tmp_path / "out/shop/as_of=20240129T000000Z")
+
+
+def test_one_interval_that_fails_does_not_stop_the_others(
+    file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    blocked = tmp_path / "out" / "shop" / "as_of=20240130T000000Z"
+    blocked.mkdir(parents=True)
+    assert main(["backfill", str(file), "--from", "2024-01-29", "--to", "2024-02-01"]) == 2
+    told = capsys.readouterr()
+    assert "1 of 3 intervals failed" in told.err and "is in the way" in told.err
+    assert "2 published, 0 there already, 1 failed" in told.out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name = ", "is not TOML"),
+        ('nam = "a"', 'the key "name" is missing'),
+        ('name = "a"\nsource = "x"', "nothing to run"),
+        ('name = "a b"\nsource = "x"\n[score]', "cannot name a model"),
+        ('name = "a"\nsource = "x"\n[score]\nevry = "1h"', 'no key "score.evry"'),
+        ('name = "a"\nsource = "x"\n[score]\nevery = "1h"', "score.only_interval needs `time`"),
+        ('name = "a"\nsource = "x"\n[train]\nwindow = "7d"', "train.window needs `time`"),
+        ('name = "a"\nsource = "x"\n[score]\nfdr = 0.1\ntop_k = 3', "one of fdr, alpha and top_k"),
+        ('name = "a"\nsource = "x"\n[score]\n[deploy]\ntype = "docker"', "image"),
+        ('name = "a"\nsource = "x"\n[score]\n[notify]\n', "one of webhook and webhook_file"),
+        ('name = "a"\nsource = "x"\n[generate]\n', 'the key "generate.n" is missing'),
+    ],
+)
+def test_a_mistake_in_a_dataset_file_is_one_line_with_its_key(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        dataset_file.read(path)
+    assert message in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------------------------- messages
+
+
+class Inbox(HTTPServer):
+    """Keeps what is posted to it; answers with the codes that it is given, then 200."""
+
+    def __init__(self, *codes: int) -> None:
+        super().__init__(("127.0.0.1", 0), Postman)
+        self.codes, self.messages = list(codes), list[dict[str, Any]]()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/hook"
+
+
+class Postman(BaseHTTPRequestHandler):
+    server: Inbox
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        code = self.server.codes.pop(0) if self.server.codes else 200
+        if code == 200:
+            self.server.messages.append(json.loads(body))
+        self.send_response(code)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Silence."""
+
+
+@pytest.fixture
+def inbox() -> Iterator[Inbox]:
+    with Inbox() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+
+
+RESULT = {
+    "published": True, "flagged": 1, "dataset": "shop", "as_of": "2024-01-29T00:00:00Z", "folder": "out",
+    "top": [{"rank": 1, "record_id": "s0650", "anomaly_score": 40.5, "why": "price"}],
+}  # fmt: skip
+
+
+def test_flagged_records_are_told_once_and_a_server_that_stumbles_is_asked_again(inbox: Inbox) -> None:
+    inbox.codes = [503, 502]
+    notify, warnings = Notify(webhook=inbox.address), list[str]()
+    assert notifications.tell(notify, RESULT, warn=warnings.append) == ["flagged"]
+    assert notifications.tell(notify, RESULT | {"published": False}, warn=warnings.append) == []
+    (message,) = inbox.messages
+    assert (message["event"], message["dataset"]) == ("flagged", "shop")
+    assert message["top"][0]["record_id"] == "s0650"
+    assert warnings == []
+
+
+def test_a_message_that_cannot_be_delivered_is_a_warning_without_the_secret(
+    inbox: Inbox, tmp_path: Path
+) -> None:
+    inbox.codes = [403]
+    secret = tmp_path / "webhook"
+    secret.write_text(f"{inbox.address}?token=s3cret\n")
+    warnings: list[str] = []
+    assert (
+        notifications.tell(Notify(webhook_file=str(secret)), RESULT, warn=lambda m: warnings.append(m)) == []
+    )
+    assert notifications.tell(Notify(webhook_file="nowhere"), RESULT, warn=warnings.append) == []
+    assert notifications.tell(Notify(webhook="file:///etc/passwd"), RESULT, warn=warnings.append) == []
+    assert len(warnings) == 3 and "403" in warnings[0] and not any("s3cret" in line for line in warnings)
