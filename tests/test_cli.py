@@ -22,6 +22,7 @@ from tests import shop
 
 COMMANDS = [
     "ingest", "train", "score", "report", "explain", "generate", "models list", "models promote", "deploy",
+    "backfill",
 ]  # fmt: skip
 
 
