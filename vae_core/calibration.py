@@ -12,6 +12,9 @@ __all__ = ["Calibration"]
 
 ENOUGH_FOR_A_TAIL = 100  # held-out records; with fewer the p-value is the empirical one
 TAIL_SHARE = 0.1
+# Scores that differ by less are equal: another processor, or another order of sums, gives other last bits,
+# and a held-out record met again must count itself.
+ROUNDING = 1e-5
 
 
 @dataclass
@@ -55,7 +58,8 @@ class Calibration:
         n = len(self.scores)
         if n == 0:
             return np.full(len(scores), np.nan)
-        at_least = n - np.searchsorted(self.scores, scores, side="left")
+        least = scores - ROUNDING * np.maximum(1, np.abs(scores))
+        at_least = n - np.searchsorted(self.scores, least, side="left")
         p = (1 + at_least) / (1 + n)
         if np.isfinite(self.threshold):
             beyond = scores > self.threshold

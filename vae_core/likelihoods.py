@@ -35,10 +35,14 @@ def gaussian_log_prob(x: Tensor, parameters: Tensor, scale: Tensor) -> Tensor:
     finite x, still falling, and the mass it adds (exp(-5e11)) is below any floating-point number.
     """
     deviation = spread(parameters[..., 1])
-    r = (x - parameters[..., 0]).abs() / deviation
-    near = r.clamp(max=TAIL_START)
-    beyond = (r / TAIL_START).clamp(min=1)
-    return -0.5 * near.square() - 2 * beyond.log() - deviation.log() - 0.5 * LOG_2PI
+    r = (x - parameters[..., 0]) / deviation
+    constant = r.new_full((), -0.5 * LOG_2PI)
+    far = r.is_cuda or bool((r.detach().abs().amax() if r.numel() else r.sum()) > TAIL_START)
+    if not far:  # the usual case: then the tail's terms are zeros
+        return torch.addcmul(constant, r, r, value=-0.5) - deviation.log()
+    near = r.abs().clamp(max=TAIL_START)
+    beyond = (r.abs() / TAIL_START).clamp(min=1)
+    return torch.addcmul(constant, near, near, value=-0.5) - deviation.log() - 2 * beyond.log()
 
 
 def whole_log_prob(x: Tensor, parameters: Tensor, scale: Tensor) -> Tensor:
@@ -192,6 +196,7 @@ class Likelihood:
     sample: Callable[[Tensor, Tensor, torch.Generator], Tensor]
     support: tuple[float, float] = (-math.inf, math.inf)
     normalised_on: str = "reals"  # what its terms sum or integrate to 1 over
+    takes_float32: bool = False  # x in float64 with the network's own float32 parameters is precise enough
 
     def log_prob(
         self, x: Tensor, parameters: Tensor, mask: Tensor | None = None, scale: Tensor | None = None
@@ -219,7 +224,7 @@ class Likelihood:
 LIKELIHOODS: dict[str, Likelihood] = {
     likelihood.name: likelihood
     for likelihood in (
-        Likelihood("gaussian", 2, gaussian_log_prob, gaussian_moments, gaussian_sample),
+        Likelihood("gaussian", 2, gaussian_log_prob, gaussian_moments, gaussian_sample, takes_float32=True),
         Likelihood(
             "whole", 2, whole_log_prob, gaussian_moments, gaussian_sample, normalised_on="whole numbers"
         ),

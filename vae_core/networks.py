@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ACTIVATIONS", "MLP", "BatchedLinear"]
+__all__ = ["ACTIVATIONS", "MLP", "BatchedLinear", "sum_of_linear"]
 
 # Outputs; multiples of it gave the same bits in every position (measured; a test holds us to it).
 KERNEL_WIDTH = 16
+Order = Callable[[Tensor], Tensor]  # weights (..., outputs) with the outputs in another order
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": nn.functional.silu,
     "relu": nn.functional.relu,
@@ -37,12 +38,24 @@ class BatchedLinear(nn.Module):
         self.weight = nn.Parameter(uniform * (scale / math.sqrt(max(1, inputs))))
         self.bias = nn.Parameter(torch.zeros(members, 1, outputs))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, order: Order | None = None) -> Tensor:
+        """The product; `order` puts the outputs of weight and bias in another order first."""
+        weight, bias = self.prepared(order, self.weight, self.bias)
+        return torch.baddbmm(bias, x, weight)[..., : self.weight.shape[-1]]
+
+    def prepared(self, order: Order | None, *weights: Tensor) -> list[Tensor]:
+        """Weights and biases (..., outputs) as a product takes them: in order, and padded in evaluation mode."""
         missing = 0 if self.training else -self.weight.shape[-1] % KERNEL_WIDTH
-        if not missing:
-            return torch.baddbmm(self.bias, x, self.weight)
-        padded = torch.baddbmm(F.pad(self.bias, (0, missing)), x, F.pad(self.weight, (0, missing)))
-        return padded[..., :-missing]
+        ordered = list(weights) if order is None else [order(weight) for weight in weights]
+        return [F.pad(weight, (0, missing)) for weight in ordered] if missing else ordered
+
+
+def sum_of_linear(
+    one: BatchedLinear, x: Tensor, other: BatchedLinear, y: Tensor, order: Order | None = None
+) -> Tensor:
+    """one(x) + other(y), the second product added where the first one stands: no further pass."""
+    first, second, bias = one.prepared(order, one.weight, other.weight, one.bias + other.bias)
+    return torch.baddbmm(bias, x, first).baddbmm_(y, second)[..., : one.weight.shape[-1]]
 
 
 class MLP(nn.Module):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from vae_core.bounds import importance_bound, log_weights, noise_blocks
+from vae_core.bounds import importance_bound, kl_standard_normal, log_weights, noise_blocks
 from vae_core.calibration import Calibration
 from vae_core.encoding import Encoded, TableEncoding
 from vae_core.members import IndependentColumns
@@ -20,7 +20,9 @@ from vae_core.records import identities
 __all__ = ["Contributions", "FittedModel", "Scores"]
 
 BLOCKS = 4  # independently scrambled blocks of noise: their spread gives elbo_se
-BATCH_ELEMENTS = 2_000_000  # decoder outputs in one micro-batch
+# A micro-batch: so many records, and draws at a time until so many codes are decoded at once. The numbers
+# then stay in the processor's cache; decoder outputs are bounded for wide tables.
+BATCH_ROWS, BATCH_CODES, BATCH_ELEMENTS = 512, 2048, 2_000_000
 FARTHEST = 1e300  # a value scaled to [0, 1] may overflow: its distance stays finite
 # Nats for a cell outside [0, 1] under a likelihood that lives there: a finite stand-in for -infinity.
 REFUSED = -1e9
@@ -72,9 +74,16 @@ class FittedModel:
     def batch_rows(self) -> int:
         """Rows of a micro-batch: fixed for a model, so that every record is computed in the same shapes."""
         a = self.vae.architecture
-        outputs = sum(len(g.features) * g.outputs for g in self.vae.groups)
-        fits = BATCH_ELEMENTS // (a.members * self.noise.shape[0] * self.noise.shape[1] * outputs)
-        return max(8, min(256, 1 << max(0, fits.bit_length() - 1)))
+        outputs = a.members * sum(len(g.features) * g.outputs for g in self.vae.groups)
+        return max(8, min(BATCH_ROWS, 1 << max(0, (BATCH_ELEMENTS // outputs).bit_length() - 1)))
+
+    def _chunks(self) -> list[tuple[int, Tensor]]:
+        """The noise in pieces that are decoded at once: (block, noise (draws, p)), in order."""
+        a = self.vae.architecture
+        outputs = a.members * sum(len(g.features) * g.outputs for g in self.vae.groups)
+        codes = min(BATCH_CODES, BATCH_ELEMENTS // outputs)
+        at_once = max(1, codes // self.batch_rows)
+        return [(b, piece) for b, block in enumerate(self.noise) for piece in block.split(at_once)]
 
     def with_draws(self, draws: int) -> FittedModel:
         """The same model scored with another number of draws (a multiple of 4, or 1 to 3 in one block)."""
@@ -119,45 +128,64 @@ class FittedModel:
         blocks = np.zeros((self.noise.shape[0], n))
         mean = np.zeros((n, m) if moments else (0, m))
         variance = np.zeros_like(mean)
-        rows = self.batch_rows
+        rows, chunks = self.batch_rows, self._chunks()
         for first in range(0, n, rows):
             part = slice(first, min(first + rows, n))
-            values, mask, context = self._padded(encoded, part, rows)
             here = part.stop - part.start
-            term, divergence, parameters = self.vae.terms(
-                values, mask, self.vae.inputs(values, mask), context, self.noise.flatten(0, 1)
+            term, divergence, parameters = self._micro_batch(
+                self._padded(encoded, part, rows), chunks, moments
             )
-            terms[part] = term.mean((0, 1))[:here].numpy()
+            terms[part] = term.mean(0)[:here].numpy()
             kl[part] = divergence.mean(0)[:here].numpy()
-            by_block = term.sum(-1).mean(0).unflatten(0, self.noise.shape[:2]).mean(1)
-            blocks[:, part] = by_block[:, :here].numpy()
+            blocks[:, part] = term.sum(-1)[:, :here].numpy()
             if moments:
-                average, spread = self._moments(parameters)
+                average, spread = self._moments(torch.cat(parameters, 1))
                 mean[part], variance[part] = average[:here], spread[:here]
-        nats = self._by_column(terms + refused) + encoded.fixed
+        if refused is not None:
+            terms += refused
+        nats = self._by_column(terms) + encoded.fixed
         return self._collect(encoded, nats, kl, blocks, mean, variance)
 
-    def _refuse(self, encoded: Encoded) -> tuple[Encoded, np.ndarray]:
+    def _micro_batch(
+        self, batch: tuple[Tensor, Tensor, Tensor], chunks: list[tuple[int, Tensor]], keep: bool
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Each block's mean terms (blocks, n, m), KL (e, n) and, if kept, decoder outputs (e, s, n, ...)."""
+        values, mask, context = batch
+        latent, log_variance = self.vae.encode(self.vae.inputs(values, mask), context)
+        total = torch.zeros((self.noise.shape[0], *values.shape), dtype=torch.float64)
+        kept = []
+        for block, noise in chunks:
+            term, parameters = self.vae.draw_terms(values, mask, context, latent, log_variance, noise)
+            total[block] += term.sum((0, 1))
+            if keep:
+                kept.append(parameters)
+        total /= latent.shape[0] * self.noise.shape[1]
+        return total, kl_standard_normal(latent, log_variance), kept
+
+    def _refuse(self, encoded: Encoded) -> tuple[Encoded, np.ndarray | None]:
         """Take cells outside their likelihood's support out of the mask, and give them a stated penalty."""
+        bounded = [group for group in self.vae.groups if group.likelihood.support[1] < np.inf]
+        if not bounded:
+            return encoded, None
         penalty = np.zeros(encoded.values.shape)
-        for group in self.vae.groups:
+        for group in bounded:
             low, high = group.likelihood.support
-            if high == np.inf:
-                continue
             x = encoded.values[:, group.features]
             excess = np.maximum(low - x, x - high).clip(max=FARTHEST)
             outside = (excess > 0) & encoded.mask[:, group.features]
             penalty[:, group.features] = np.where(outside, REFUSED * (1 + excess / (1 + np.abs(excess))), 0.0)
         refused = penalty < 0
         if not refused.any():
-            return encoded, penalty
-        return replace(
-            encoded, mask=encoded.mask & ~refused, values=np.where(refused, 0, encoded.values)
-        ), penalty
+            return encoded, None
+        values = np.where(refused, 0, encoded.values)
+        return replace(encoded, mask=encoded.mask & ~refused, values=values), penalty
 
     def _padded(self, encoded: Encoded, part: slice, rows: int) -> tuple[Tensor, Tensor, Tensor]:
         """One micro-batch, filled up with empty records to the model's fixed number of rows."""
         here = part.stop - part.start
+        if here == rows:
+            whole = encoded.values[part], encoded.mask[part], encoded.context[part]
+            return torch.from_numpy(whole[0]), torch.from_numpy(whole[1]), torch.from_numpy(whole[2])
         values = torch.zeros(rows, encoded.values.shape[1], dtype=torch.float64)
         mask = torch.zeros(values.shape, dtype=torch.bool)
         context = torch.zeros(rows, encoded.context.shape[1])
@@ -187,6 +215,8 @@ class FittedModel:
 
     def _by_column(self, terms: np.ndarray) -> np.ndarray:
         """Terms of features (n, m) -> of the table's columns (n, columns)."""
+        if [f.column for f in self.encoding.features] == list(range(len(self.encoding.described))):
+            return terms
         result = np.zeros((len(terms), len(self.encoding.described)))
         for j, feature in enumerate(self.encoding.features):
             result[:, feature.column] += terms[:, j]
@@ -246,4 +276,4 @@ class FittedModel:
                 for e, own in enumerate(term)
             ]
             result[part] = torch.stack(bounds).mean(0)[: part.stop - part.start].numpy()
-        return result + encoded.fixed.sum(1) + refused.sum(1)
+        return result + encoded.fixed.sum(1) + (0.0 if refused is None else refused.sum(1))
