@@ -41,10 +41,12 @@ def standardise(column: Column, values: np.ndarray) -> np.ndarray:
     Taken of halves, since the difference of the largest numbers overflows.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        distance = 0.5 * values - 0.5 * column.mean
-        u = distance / (0.5 * column.spread)
+        u = 0.5 * values
+        u -= 0.5 * column.mean
+        u /= 0.5 * column.spread
         far = np.abs(u) > FAR
         if far.any():
+            distance = 0.5 * values - 0.5 * column.mean
             log_size = np.log(np.abs(distance[far])) - math.log(0.5 * column.spread)
             u[far] = np.sign(distance[far]) * FAR * (1 + log_size - math.log(FAR))
     return u

@@ -109,18 +109,21 @@ def type_name(type_: pa.DataType) -> str:
 
 
 def numbers(array: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """A column as float64, NaN where missing: booleans 0 and 1, timestamps microseconds since 1970 (UTC)."""
+    """A column as float64, NaN where missing: booleans 0 and 1, timestamps microseconds since 1970 (UTC).
+
+    Not to be written to: it may be the column's own memory.
+    """
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     if pa.types.is_timestamp(array.type):
         array = pc.cast(pc.cast(array, pa.timestamp("us", array.type.tz), safe=False), pa.int64())
     if pa.types.is_boolean(array.type):
         array = pc.cast(array, pa.int8())
+    if not array.null_count:
+        return array.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)  # a view, for doubles
     missing = np.asarray(pc.is_null(array).to_numpy(zero_copy_only=False))
-    filled = pc.fill_null(array, 0) if array.null_count else array
-    values = filled.to_numpy(zero_copy_only=False).astype(np.float64)
-    if missing.any():
-        values[missing] = np.nan
+    values = pc.fill_null(array, 0).to_numpy(zero_copy_only=False).astype(np.float64)
+    values[missing] = np.nan
     return values
 
 

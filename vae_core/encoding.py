@@ -162,10 +162,10 @@ class TableEncoding:
         """
         n, m = batch.num_rows, len(self.features)
         encoded = Encoded(
-            values=np.zeros((n, m)),
-            mask=np.ones((n, m), bool),
+            values=np.zeros((m, n)).T,  # a column's cells lie side by side while it is encoded
+            mask=np.ones((m, n), bool).T,
             context=np.zeros((n, self.context_width), np.float32),
-            fixed=np.zeros((n, len(self.described))),
+            fixed=np.zeros((len(self.described), n)).T,
             n_missing=np.zeros(n, np.int32),
             n_out_of_range=np.zeros(n, np.int32),
             n_unseen=np.zeros(n, np.int32),
@@ -203,19 +203,19 @@ class TableEncoding:
         else:
             values = numbers(array)
             missing = np.isnan(values)
-            scaled = self._scaled(column, values)
-            outside = (scaled < 0) | (scaled > 1)
+            outside = (values < column.low) | (values > column.high)
             if column.kind == "boolean":
                 outside = ~np.isin(values, (0, 1))
                 model_values = np.where(outside, 2.0, values)  # neither true nor false: beyond the support
             else:
                 unit_interval = self.preset == "lecture" or self.likelihood is not None
-                model_values = scaled if unit_interval else standardise(column, values)
-            encoded.n_out_of_range += (outside & ~missing).astype(np.int32)
+                model_values = self._scaled(column, values) if unit_interval else standardise(column, values)
+            encoded.n_out_of_range += outside & ~missing
             encoded.values[:, place] = model_values[:, None]
-        encoded.values[missing, place] = 0
-        encoded.mask[:, place] = ~missing[:, None]
-        encoded.n_missing += missing
+        if missing.any():
+            encoded.values[missing, place] = 0
+            encoded.mask[:, place] = ~missing[:, None]
+            encoded.n_missing += missing
         encoded.fixed[:, index] = missing_nats(column, missing)
         if self.features[place.start].likelihood == "whole":
             # A mass over the step's width: as for real columns, a missing cell is not favoured by the unit.

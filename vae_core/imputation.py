@@ -30,8 +30,8 @@ def expected_given_others(
     hidden = owner[None, :] == column[:, None]
     few = model.with_draws(DRAWS)
     current = replace(encoded, values=np.where(hidden, 0, encoded.values), mask=encoded.mask & ~hidden)
-    parts = few.evaluate(current, moments=True)
+    mean, variance = few.moments(current)
     for _ in range(ROUNDS):
-        filled = np.where(hidden, parts.mean, encoded.values)
-        parts = few.evaluate(replace(encoded, values=filled, mask=encoded.mask | hidden), moments=True)
-    return parts.mean, parts.variance
+        filled = np.where(hidden, mean, encoded.values)
+        mean, variance = few.moments(replace(encoded, values=filled, mask=encoded.mask | hidden))
+    return mean, variance

@@ -207,19 +207,16 @@ class VAE(nn.Module):
         Returns log-likelihood terms (e, s, n, m), KL (e, n) and decoder outputs (e, s, n, outputs), in nats.
         """
         mean, log_variance = self.encode(inputs, context)
-        terms, parameters = self.draw_terms(values, mask, context, mean, log_variance, noise)
-        return terms, kl_standard_normal(mean, log_variance), parameters
+        parameters = self.decode_draws(mean, log_variance, context, noise)
+        return self.log_prob(values, parameters, mask), kl_standard_normal(mean, log_variance), parameters
 
-    def draw_terms(
-        self, values: Tensor, mask: Tensor, context: Tensor, mean: Tensor, log_variance: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Terms (e, s, n, m) and decoder outputs (e, s, n, outputs) for some draws from Q, noise (s, p)."""
+    def decode_draws(self, mean: Tensor, log_variance: Tensor, context: Tensor, noise: Tensor) -> Tensor:
+        """Decoder outputs (e, s, n, outputs) for draws from Q (e, n, p), with noise (s, p) shared by all."""
         e, n, p = mean.shape
         s = noise.shape[0]
         z = reparameterize(mean.unsqueeze(1), log_variance.unsqueeze(1), noise.unsqueeze(1))
         repeated = context.expand(1, s, n, -1).reshape(1, s * n, -1)
-        parameters = self.decode(z.reshape(e, s * n, p), repeated).unflatten(1, (s, n))
-        return self.log_prob(values, parameters, mask), parameters
+        return self.decode(z.reshape(e, s * n, p), repeated).unflatten(1, (s, n))
 
 
 def _linear_up_to_a_limit(inputs: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class BatchedLinear(nn.Module):
         return torch.baddbmm(bias, x, weight)[..., : self.weight.shape[-1]]
 
     def prepared(self, order: Order | None, *weights: Tensor) -> list[Tensor]:
-        """Weights and biases (..., outputs) as a product takes them: in order, and padded in evaluation mode."""
+        """Weights and biases (..., outputs) as a product takes them: in order; in evaluation mode padded."""
         missing = 0 if self.training else -self.weight.shape[-1] % KERNEL_WIDTH
         ordered = list(weights) if order is None else [order(weight) for weight in weights]
         return [F.pad(weight, (0, missing)) for weight in ordered] if missing else ordered

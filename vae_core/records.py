@@ -13,11 +13,12 @@ from vae_core.columns import numbers, texts
 from vae_core.encoding import Encoded, TableEncoding
 from vae_core.errors import InputError
 
-__all__ = ["TrainingRecords", "gather", "identities"]
+__all__ = ["TrainingRecords", "are_among", "gather", "identities"]
 
 MOST_CELLS = 20_000_000
 FEWEST_TO_SPLIT = 50  # with fewer records all of them are fitted, and nothing is calibrated
 MOST_HELD_OUT = 10_000
+HASHED_AT_ONCE = 8192  # records: what is made of them on the way stays in the processor's cache
 
 
 @dataclass
@@ -107,9 +108,28 @@ def identities(batch: pa.RecordBatch | pa.Table) -> np.ndarray:
     """A 64-bit hash of each record's id and values, where the batch has ids (`_record_id`); else empty."""
     if "_record_id" not in batch.schema.names:
         return np.empty(0, np.uint64)
-    total = pd.util.hash_array(
-        texts(batch.column("_record_id")).to_numpy(zero_copy_only=False).astype(object)
-    )
+    parts = [
+        _identities(batch.slice(first, HASHED_AT_ONCE)) for first in range(0, batch.num_rows, HASHED_AT_ONCE)
+    ]
+    return np.concatenate(parts) if parts else np.empty(0, np.uint64)
+
+
+def are_among(names: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Which of these hashes are among the known ones, which are sorted: (n,) bool."""
+    if not len(known):
+        return np.zeros(len(names), bool)
+    seen = np.zeros(1 << 20, bool)  # the hashes' upper bits: most records that were not seen stop here
+    seen[known >> np.uint64(44)] = True
+    result = seen[names >> np.uint64(44)]
+    suspects = names[result]
+    place = np.searchsorted(known, suspects).clip(max=len(known) - 1)
+    result[result] = known[place] == suspects
+    return result
+
+
+def _identities(batch: pa.RecordBatch | pa.Table) -> np.ndarray:
+    keys = texts(batch.column("_record_id")).to_numpy(zero_copy_only=False).astype(object)
+    total = pd.util.hash_array(keys, categorize=False)  # keys differ: nothing to gain from finding equal ones
     for name in batch.schema.names:
         if name in ("_record_id", "_source", "_row"):
             continue
@@ -117,6 +137,9 @@ def identities(batch: pa.RecordBatch | pa.Table) -> np.ndarray:
         if pa.types.is_string(array.type) or pa.types.is_dictionary(array.type):
             values = texts(array).fill_null("").to_numpy(zero_copy_only=False).astype(object)
         else:
-            values = np.nan_to_num(numbers(array), nan=-0.123456789)
+            values = numbers(array)
+            absent = np.isnan(values)
+            if absent.any() or np.isinf(values).any():
+                values = np.nan_to_num(values, nan=-0.123456789)
         total = total * np.uint64(1_000_003) ^ pd.util.hash_array(values)
     return total

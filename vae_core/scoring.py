@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from vae_core.calibration import Calibration
 from vae_core.encoding import Encoded, TableEncoding
 from vae_core.members import IndependentColumns
 from vae_core.model import VAE
-from vae_core.records import identities
+from vae_core.records import are_among, identities
 
 __all__ = ["Contributions", "FittedModel", "Scores"]
 
@@ -24,6 +24,7 @@ BLOCKS = 4  # independently scrambled blocks of noise: their spread gives elbo_s
 # then stay in the processor's cache; decoder outputs are bounded for wide tables.
 BATCH_ROWS, BATCH_CODES, BATCH_ELEMENTS = 512, 2048, 2_000_000
 FARTHEST = 1e300  # a value scaled to [0, 1] may overflow: its distance stays finite
+AT_ONCE = 16_384  # records: encoded, scored and let go, so that memory and caches hold no whole unit
 # Nats for a cell outside [0, 1] under a likelihood that lives there: a finite stand-in for -infinity.
 REFUSED = -1e9
 
@@ -46,13 +47,11 @@ class Scores:
 
 @dataclass
 class Contributions:
-    """The bound taken apart: bound = nats.sum(1) + kl_nats, and the decoder's moments for each feature."""
+    """The bound taken apart: bound = nats.sum(1) + kl_nats."""
 
     scores: Scores
     nats: np.ndarray  # (n, columns): each column's share of the bound
     kl_nats: np.ndarray  # (n,): minus the weighted KL
-    mean: np.ndarray  # (n, features): expected value under P(x|z), in model values
-    variance: np.ndarray  # (n, features)
 
 
 @dataclass
@@ -113,54 +112,66 @@ class FittedModel:
         Raises InputError when a column is missing.
         """
         model = self if draws is None else self.with_draws(draws)
-        scores = model.evaluate(self.encoding.encode(table)).scores
-        names = identities(table)
-        if len(names) and len(self.trained_on):
-            scores.p_value[np.isin(names, self.trained_on)] = np.nan
+        parts = [
+            model._score(table.slice(first, AT_ONCE)) for first in range(0, max(1, table.num_rows), AT_ONCE)
+        ]
+        return Scores(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Scores)})
+
+    def _score(self, table: pa.Table | pa.RecordBatch) -> Scores:
+        scores = self.evaluate(self.encoding.encode(table)).scores
+        if len(self.trained_on) and len(names := identities(table)):
+            scores.p_value[are_among(names, self.trained_on)] = np.nan
         return scores
 
     @torch.no_grad()
-    def evaluate(self, encoded: Encoded, *, moments: bool = False) -> Contributions:
-        """Bounds and contributions of encoded records; with `moments` also what the decoder expected."""
+    def evaluate(self, encoded: Encoded) -> Contributions:
+        """Bounds and contributions of encoded records."""
         n, m = encoded.values.shape
         encoded, refused = self._refuse(encoded)
         terms, kl = np.zeros((n, m)), np.zeros(n)
         blocks = np.zeros((self.noise.shape[0], n))
-        mean = np.zeros((n, m) if moments else (0, m))
-        variance = np.zeros_like(mean)
         rows, chunks = self.batch_rows, self._chunks()
         for first in range(0, n, rows):
             part = slice(first, min(first + rows, n))
             here = part.stop - part.start
-            term, divergence, parameters = self._micro_batch(
-                self._padded(encoded, part, rows), chunks, moments
-            )
+            term, divergence = self._micro_batch(self._padded(encoded, part, rows), chunks)
             terms[part] = term.mean(0)[:here].numpy()
             kl[part] = divergence.mean(0)[:here].numpy()
             blocks[:, part] = term.sum(-1)[:, :here].numpy()
-            if moments:
-                average, spread = self._moments(torch.cat(parameters, 1))
-                mean[part], variance[part] = average[:here], spread[:here]
         if refused is not None:
             terms += refused
         nats = self._by_column(terms) + encoded.fixed
-        return self._collect(encoded, nats, kl, blocks, mean, variance)
+        return self._collect(encoded, nats, kl, blocks)
+
+    @torch.no_grad()
+    def moments(self, encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance of each feature under P(x|z), z from Q, in model values: (n, features) each."""
+        encoded, _ = self._refuse(encoded)
+        mean, variance = np.zeros(encoded.values.shape), np.zeros(encoded.values.shape)
+        rows = self.batch_rows
+        for first in range(0, len(mean), rows):
+            part = slice(first, min(first + rows, len(mean)))
+            values, mask, context = self._padded(encoded, part, rows)
+            latent, log_variance = self.vae.encode(self.vae.inputs(values, mask), context)
+            parameters = [
+                self.vae.decode_draws(latent, log_variance, context, noise) for _, noise in self._chunks()
+            ]
+            average, spread = self._moments(torch.cat(parameters, 1))
+            mean[part], variance[part] = average[: part.stop - first], spread[: part.stop - first]
+        return mean, variance
 
     def _micro_batch(
-        self, batch: tuple[Tensor, Tensor, Tensor], chunks: list[tuple[int, Tensor]], keep: bool
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Each block's mean terms (blocks, n, m), KL (e, n) and, if kept, decoder outputs (e, s, n, ...)."""
+        self, batch: tuple[Tensor, ...], chunks: list[tuple[int, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """Each block's mean terms (blocks, n, m) and the KL (e, n) of one micro-batch."""
         values, mask, context = batch
-        latent, log_variance = self.vae.encode(self.vae.inputs(values, mask), context)
+        mean, log_variance = self.vae.encode(self.vae.inputs(values, mask), context)
         total = torch.zeros((self.noise.shape[0], *values.shape), dtype=torch.float64)
-        kept = []
         for block, noise in chunks:
-            term, parameters = self.vae.draw_terms(values, mask, context, latent, log_variance, noise)
-            total[block] += term.sum((0, 1))
-            if keep:
-                kept.append(parameters)
-        total /= latent.shape[0] * self.noise.shape[1]
-        return total, kl_standard_normal(latent, log_variance), kept
+            parameters = self.vae.decode_draws(mean, log_variance, context, noise)
+            total[block] += self.vae.log_prob(values, parameters, mask).sum((0, 1))
+        total /= mean.shape[0] * self.noise.shape[1]
+        return total, kl_standard_normal(mean, log_variance)
 
     def _refuse(self, encoded: Encoded) -> tuple[Encoded, np.ndarray | None]:
         """Take cells outside their likelihood's support out of the mask, and give them a stated penalty."""
@@ -180,12 +191,12 @@ class FittedModel:
         values = np.where(refused, 0, encoded.values)
         return replace(encoded, mask=encoded.mask & ~refused, values=values), penalty
 
-    def _padded(self, encoded: Encoded, part: slice, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _padded(self, encoded: Encoded, part: slice, rows: int) -> tuple[Tensor, ...]:
         """One micro-batch, filled up with empty records to the model's fixed number of rows."""
         here = part.stop - part.start
         if here == rows:
             whole = encoded.values[part], encoded.mask[part], encoded.context[part]
-            return torch.from_numpy(whole[0]), torch.from_numpy(whole[1]), torch.from_numpy(whole[2])
+            return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in whole)
         values = torch.zeros(rows, encoded.values.shape[1], dtype=torch.float64)
         mask = torch.zeros(values.shape, dtype=torch.bool)
         context = torch.zeros(rows, encoded.context.shape[1])
@@ -201,17 +212,19 @@ class FittedModel:
         """
         means, variances = [], []
         for group in self.vae.groups:
-            chosen = self.vae.parameters_of(group, parameters).double()
-            mean, variance = group.likelihood.moments(chosen, self.vae.scale[group.features])
+            chosen = self.vae.parameters_of(group, parameters)
+            scale = self.vae.scale[group.features].to(chosen.dtype)
+            mean, variance = group.likelihood.moments(chosen, scale)
             if group.likelihood.name == "categorical":
                 means.append(mean.flatten(0, 1).mode(0).values)
-                variances.append(variance.mean((0, 1)))
+                variances.append(variance.mean((0, 1), dtype=torch.float64))
             else:
-                average = mean.mean((0, 1))
+                average = mean.mean((0, 1), dtype=torch.float64)
                 means.append(average)
-                variances.append(variance.mean((0, 1)) + (mean - average).square().mean((0, 1)))
+                apart = (mean - average.to(mean.dtype)).square().mean((0, 1), dtype=torch.float64)
+                variances.append(variance.mean((0, 1), dtype=torch.float64) + apart)
         order = self.vae.index
-        return torch.cat(means, -1)[:, order].numpy(), torch.cat(variances, -1)[:, order].numpy()
+        return torch.cat(means, -1)[:, order].double().numpy(), torch.cat(variances, -1)[:, order].numpy()
 
     def _by_column(self, terms: np.ndarray) -> np.ndarray:
         """Terms of features (n, m) -> of the table's columns (n, columns)."""
@@ -228,8 +241,6 @@ class FittedModel:
         nats: np.ndarray,
         kl: np.ndarray,
         blocks: np.ndarray,
-        mean: np.ndarray,
-        variance: np.ndarray,
     ) -> Contributions:
         reconstruction = nats.sum(1)
         elbo = reconstruction - kl
@@ -254,7 +265,7 @@ class FittedModel:
             n_out_of_range=encoded.n_out_of_range,
             n_unseen=encoded.n_unseen,
         )
-        return Contributions(scores, shares, -weight * kl, mean, variance)
+        return Contributions(scores, shares, -weight * kl)
 
     @torch.no_grad()
     def importance_bound(self, table: pa.Table, *, draws: int = 64, random_state: int = 0) -> np.ndarray:
