@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from flows.dataset_file import Notify
 from vae_core.errors import InputError, one_line
 
-__all__ = ["occasions", "send", "tell"]
+__all__ = ["occasions", "send", "tell", "tell_promotion"]
 
 TRIES = 3
 TIMEOUT = 10  # seconds for one try
@@ -55,6 +55,20 @@ def tell(
         for row in result.get("top", [])[:TOLD]
     ]
     return [o for o in wanted if send(told, {"event": o, **facts}, warn=warn)]
+
+
+def tell_promotion(notify: Notify | None, result: Mapping[str, Any], *, warn: Callable[[str], None]) -> bool:
+    """A version that was trained on schedule and refused: told to who hears of failures."""
+    refused = result["promotion"]["refused"]
+    if notify is None or refused is None or "failed" not in notify.on:
+        return False
+    message = {
+        "event": "refused",
+        "model": result["name"],
+        "model_version": result["version"],
+        "message": refused,
+    }
+    return send(notify, message, warn=warn)
 
 
 def send(notify: Notify, message: Mapping[str, Any], *, warn: Callable[[str], None]) -> bool:

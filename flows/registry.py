@@ -32,19 +32,25 @@ __all__ = [
     "PREVIOUS",
     "ModelVersion",
     "RegistryUnavailable",
+    "champion",
     "check_name",
     "find",
     "home",
     "list_models",
+    "log_decision",
+    "number_of",
     "promote",
+    "read_decision",
     "register",
     "resolve",
+    "rollback",
     "tracking_uri",
 ]
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 # What load_context and predict import; the library itself travels with the model as source.
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "safetensors", "scipy", "torch")
+DECISION = "promotion.json"
 MODEL_FOLDER = "model"  # its name inside the logged artifacts
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))?/?")
@@ -87,8 +93,10 @@ def register(
     history: list[dict[str, float]] = [],  # noqa: B006 - never changed
     metrics: Mapping[str, float] | None = None,
     tags: Mapping[str, str] | None = None,
+    challenge: bool = False,
 ) -> ModelVersion:
     """Log a model folder and make it the next version of `name`: champion if there is none, else challenger.
+    With `challenge` even the first one has to be promoted.
 
     `columns` are the names and types that `predict` takes, `example` a pandas frame of a few such records.
     """
@@ -111,7 +119,7 @@ def register(
             model_id=info.model_id,
         )
         number = str(made.version)
-        alias = CHALLENGER if CHAMPION in client.get_registered_model(name).aliases else CHAMPION
+        alias = CHALLENGER if challenge or CHAMPION in client.get_registered_model(name).aliases else CHAMPION
         client.set_registered_model_alias(name, alias, number)
     return resolve(f"models:/{name}/{number}")
 
@@ -194,12 +202,72 @@ def promote(name: str, version: str | None = None, *, force: bool = False) -> di
             }
         if before is not None and not force:
             _refuse_other_columns(resolve(f"models:/{name}/{before}"), chosen)
-        client.set_registered_model_alias(name, CHAMPION, chosen.version)
-        if before is not None:
+        if before is not None:  # first, so that the way back is there whenever the champion has changed
             client.set_registered_model_alias(name, PREVIOUS, before)
+        client.set_registered_model_alias(name, CHAMPION, chosen.version)
         if aliases.get(CHALLENGER) == chosen.version:
             client.delete_registered_model_alias(name, CHALLENGER)
     return {"name": name, "champion": chosen.version, "previous": before, "changed": True}
+
+
+def rollback(name: str) -> dict[str, Any]:
+    """Make `previous` the champion again, and the champion of now `previous`: seconds, and no check."""
+    check_name(name)
+    back = resolve(f"models:/{name}@{PREVIOUS}")
+    with _mlflow() as mlflow:
+        client = mlflow.MlflowClient()
+        now = str(client.get_model_version_by_alias(name, CHAMPION).version)
+        client.set_registered_model_alias(name, CHAMPION, back.version)
+        if now != back.version:  # killed between the two, the same command changes nothing and says so
+            client.set_registered_model_alias(name, PREVIOUS, now)
+    return {"name": name, "champion": back.version, "previous": now, "changed": now != back.version}
+
+
+def champion(name: str) -> ModelVersion | None:
+    """The champion of a model; None where there is none."""
+    check_name(name)
+    with _mlflow() as mlflow:
+        aliases = mlflow.MlflowClient().get_registered_model(name).aliases
+    return resolve(f"models:/{name}/{aliases[CHAMPION]}") if CHAMPION in aliases else None
+
+
+def number_of(uri: str) -> str:
+    """The version that an address means now, without fetching the model."""
+    match = _URI.fullmatch(uri)
+    if match is None:
+        raise InputError(f'"{one_line(uri)}" is not the address of a model')
+    with _mlflow() as mlflow:
+        return str(_find_version(mlflow, uri, match["name"], match["alias"], match["version"]).version)
+
+
+def log_decision(name: str, version: str, decision: Mapping[str, Any]) -> None:
+    """Keep a promotion's table with the version: as its run's artifact and table, and as a tag."""
+    with _mlflow() as mlflow:
+        client = mlflow.MlflowClient()
+        run = client.get_model_version(name, version).run_id
+        client.log_dict(run, dict(decision), DECISION)
+        rows = [{k: str(v) for k, v in check.items()} for check in decision["checks"]]
+        client.log_table(run, {key: [row[key] for row in rows] for key in rows[0]}, "promotion_checks.json")
+        told = "passed" if decision["passed"] else f"refused: {', '.join(decision['failed'])}"
+        client.set_model_version_tag(name, version, "promotion", told)
+
+
+def read_decision(name: str, version: str) -> dict[str, Any]:
+    """The table of the last promotion that was asked for a version."""
+    import json
+
+    with _mlflow() as mlflow:
+        client = mlflow.MlflowClient()
+        found = _find_version(mlflow, f"models:/{name}/{version}", name, None, version)
+        if "promotion" not in found.tags:
+            raise InputError(
+                f"nobody asked yet whether version {version} of {name} may be promoted",
+                fix=f"elborank models promote {name} --version {version}",
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(client.download_artifacts(found.run_id, DECISION, folder))
+            decision: dict[str, Any] = json.loads(path.read_text())
+    return decision
 
 
 def check_name(name: str) -> str:

@@ -140,7 +140,13 @@ def fit(
 
 
 def register(
-    folder: Path, data: Any, *, name: str, kinds: Mapping[str, str], settings: Mapping[str, Any]
+    folder: Path,
+    data: Any,
+    *,
+    name: str,
+    kinds: Mapping[str, str],
+    settings: Mapping[str, Any],
+    challenge: bool = False,
 ) -> ModelVersion:
     """Log a saved model with its parameters, curve and data's digest, as the next version of `name`."""
     from vae_core import storage
@@ -169,6 +175,7 @@ def register(
             "heldout_elbo": repr(summary.get("heldout_elbo", "")),
             "rows": str(data.rows),
         },
+        challenge=challenge,
     )
     shutil.rmtree(_checkpoint(data, kinds, settings), ignore_errors=True)
     return version

@@ -8,12 +8,13 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows import descriptions, steps
+from flows import descriptions, notifications, promotion, steps
 from flows.dataset_file import Notify
 from flows.ingest import read
 from flows.intervals import Schedule, every_of
-from flows.orchestration import log_training, network_stage, publish_training, stage, tell_failure
-from flows.registry import check_name
+from flows.orchestration import log_training, network_stage, publish_training, stage, tell_failure, warn
+from flows.registry import ModelVersion, check_name
+from vae_core.errors import Refused
 
 look_up = network_stage(steps.trained_before)
 register = network_stage(steps.register)
@@ -22,6 +23,17 @@ register = network_stage(steps.register)
 @stage
 def fit(data: Any, folder: Path, kinds: dict[str, str], settings: dict[str, Any]) -> Path:
     return steps.fit(data, folder, kinds=kinds, settings=settings, progress=log_training())
+
+
+@network_stage
+def judged(version: ModelVersion, data: Any) -> dict[str, Any]:
+    """Promote the version if the checks pass; a refusal is an answer, not a failure."""
+    try:
+        told = promotion.promote(version.name, version.version, data=data)
+        return {"promoted": True, "champion": told["champion"], "refused": None}
+    except Refused as refusal:
+        warn()(str(refusal))
+        return {"promoted": False, "champion": None, "refused": str(refusal)}
 
 
 @flow(
@@ -81,7 +93,10 @@ def train_flow(
     if version is None:
         with tempfile.TemporaryDirectory(prefix="elborank-") as folder:
             fitted = fit(data, Path(folder), kinds, settings)
-            version = register(fitted, data, name=name, kinds=kinds, settings=settings)
+            version = register(fitted, data, name=name, kinds=kinds, settings=settings, challenge=promote)
     result = descriptions.of_training(version, data, reused=reused)
+    if promote:
+        result["promotion"] = judged(version, data)
+        notifications.tell_promotion(notify, result, warn=warn())
     publish_training(result)
     return result

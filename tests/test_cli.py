@@ -21,8 +21,8 @@ from flows.cli import app, main
 from tests import shop
 
 COMMANDS = [
-    "ingest", "train", "score", "report", "explain", "generate", "models list", "models promote", "deploy",
-    "backfill",
+    "ingest", "train", "score", "report", "explain", "generate", "models list", "models promote",
+    "models rollback", "models checks", "deploy", "backfill",
 ]  # fmt: skip
 
 

@@ -11,13 +11,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vae_core.encoding import Encoded
 from vae_core.likelihoods import SPREAD_FLOOR
 from vae_core.model import VAE
 from vae_core.ppca import ProbabilisticPCA
+from vae_core.scoring import FittedModel
 
-__all__ = ["set_input_scaling", "start_linear"]
+__all__ = ["linear_model", "set_input_scaling", "start_linear"]
 
 MOST_ROWS = 50_000
+
+
+@torch.no_grad()
+def linear_model(model: FittedModel, records: Encoded) -> FittedModel:
+    """The linear start of a model with the same encoding, likelihoods and noise, fitted to these records."""
+    vae = VAE(model.vae.architecture)
+    values, mask = torch.from_numpy(records.values.astype(np.float32)), torch.from_numpy(records.mask)
+    if vae.architecture.standardise_inputs:
+        set_input_scaling(vae, values, mask)
+    start_linear(vae, vae.inputs(values, mask), torch.from_numpy(records.context))
+    for head in (vae.encoder_mean, vae.encoder_variance, vae.decoder_head):
+        torch.nn.init.zeros_(head.weight)  # the hidden layers' small random start is no part of it
+    return FittedModel(model.encoding, vae.eval(), model.noise)
 
 
 @torch.no_grad()

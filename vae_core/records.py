@@ -43,7 +43,11 @@ def gather(
     calibration_fraction: float,
     random_state: int,
 ) -> TrainingRecords:
-    """Encode a stream and split it at random; of more than 20 million cells a uniform sample is kept."""
+    """Encode a stream and split it at random; of more than 20 million cells a uniform sample is kept.
+
+    Where records have ids, a record's own hash decides: what one training holds out, the next one holds out
+    too, so that two versions can be compared on records that neither has seen.
+    """
     generator = np.random.default_rng(random_state + 1)
     most = max(1000, MOST_CELLS // max(1, len(encoding.features)))
     kept: list[Encoded] = []
@@ -53,7 +57,7 @@ def gather(
     for batch in batches:
         kept.append(_finite(encoding.encode(batch), encoding))
         names.append(identities(batch))
-        keys.append(generator.random(batch.num_rows))
+        keys.append(_shares(names[-1]) if len(names[-1]) else generator.random(batch.num_rows))
         held += batch.num_rows
         seen += batch.num_rows
         if held > 2 * most:
@@ -71,6 +75,14 @@ def gather(
         identities=np.unique(names[0][np.r_[rest, tuned]]) if len(names[0]) else names[0],
         seen=seen,
     )
+
+
+def _shares(names: np.ndarray) -> np.ndarray:
+    """64-bit hashes -> numbers spread evenly over [0, 1): splitmix64's finaliser (Steele et al. 2014)."""
+    mixed = names + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
 
 
 def _finite(encoded: Encoded, encoding: TableEncoding) -> Encoded:

@@ -3,7 +3,7 @@
 Text that comes from the user's files is data: control characters become visible and markup is not obeyed.
 """
 
-from flows.terminal.operations import backfilled, deployments
+from flows.terminal.operations import backfilled, decision, deployments
 from flows.terminal.progress import scoring, spinner, training
 from flows.terminal.text import csv_cell, examples, fail, print_csv, print_yaml, show
 from flows.terminal.views import (
@@ -22,6 +22,7 @@ __all__ = [
     "backfilled",
     "csv_cell",
     "dataset",
+    "decision",
     "deployed",
     "deployments",
     "examples",

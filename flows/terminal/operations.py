@@ -24,6 +24,17 @@ def deployments(console: Console, result: Mapping[str, Any]) -> None:
     )
 
 
+def decision(console: Console, result: Mapping[str, Any]) -> None:
+    word = "may be promoted" if result["passed"] else "is refused"
+    against = f" against version {result['champion']}" if result["champion"] else ""
+    console.print(f"[bold]{safe(result['name'])}[/bold] version {result['version']} {word}{against}")
+    table = new_table("check", "", "found", "needed")
+    signs = {True: "[green]ok[/]", False: "[bold red]no[/]", None: "-"}
+    for row in result["checks"]:
+        table.add_row(row["check"], signs[row["passed"]], safe(row["found"]), safe(row["needed"]))
+    console.print(table)
+
+
 def backfilled(console: Console, result: Mapping[str, Any]) -> None:
     table = new_table("interval (UTC)", "records", "flagged", "outcome")
     for row in result["intervals"][:SHOWN]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from flows.terminal.operations import decision
 from flows.terminal.text import blank, new_table, number, safe
 
 
@@ -125,6 +126,8 @@ def models(console: Console, result: Mapping[str, Any]) -> None:
 
 def promoted(console: Console, result: Mapping[str, Any]) -> None:
     name = safe(result["name"])
+    if result.get("decision"):
+        decision(console, result["decision"])
     if not result["changed"]:
         console.print(f"Nothing to do: version {result['champion']} is the champion of {name} already.")
         return
