@@ -23,7 +23,7 @@ setup: $(STAMP) ## Make .venv with everything pinned in constraints.txt (once; a
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
 	$(RUN)/python -m pip install --quiet -c constraints.txt hatchling
-	$(RUN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[flows,dev]'
+	$(RUN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[flows,s3,dev]'
 	touch $@
 
 demo: setup ## Train on New York weather, rank its strangest hours, show the report

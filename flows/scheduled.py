@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from flows import descriptions, steps
@@ -23,15 +22,15 @@ def published_for(output: str, dataset: str, as_of: datetime) -> dict[str, Any] 
     Whatever made it: a run that comes late or twice finds other files, or another champion, and must not give
     the interval a second report. `--replace` does.
     """
-    from vae_core import publishing
+    from flows import remote
     from vae_core import report as reports
 
-    place = publishing.current(publishing.final_folder(Path(output), dataset, "", as_of))
-    if not (place / publishing.MANIFEST).exists():
+    found = remote.published_for(output, dataset, as_of)
+    if found is None:
         return None
-    found = reports.read_report(place)
     return {
         **descriptions.of_report(found.folder, found.manifest),
+        "folder": found.address,
         "published": False,
         "warnings": [],
         "quarantine": [],

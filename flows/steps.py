@@ -44,8 +44,10 @@ def ingest(
     progress: Any = None,
 ) -> Any:
     """Raw files -> a dataset folder (`vae_core.sources.Dataset`); the same content is found again."""
-    from vae_core import sources
+    from vae_core import sources, stores
 
+    if stores.is_remote(path):
+        path = str(stores.fetch(path, home() / "inputs"))
     if sources.is_dataset(path):
         return _open_dataset(path, ids, start, until, types)
     return sources.ingest(
@@ -310,6 +312,7 @@ def rank(
     progress: Any = None,
 ) -> dict[str, Any]:
     """Score every unit, rank, explain, publish; or find that this very report is there already."""
+    from flows import remote
     from vae_core import engines, job
     from vae_core import report as reports
 
@@ -324,7 +327,7 @@ def rank(
     what = job.Job(
         dataset=Path(data.folder),
         model=version.folder,
-        output=Path(output),
+        output=remote.local_output(output),
         model_name=version.name,
         model_version=version.version,
         model_digest=version.sha256,
@@ -334,11 +337,12 @@ def rank(
         **({"members": tuple(members.split(","))} if members else {}),
     )
     try:
-        outcome = job.run(what, workers=workers, replace=replace, on_done=count)
+        outcome = remote.run(what, output, workers=workers, replace=replace, on_done=count)
     except engines.WorkerDied as died:
         raise InputError(str(died)) from died
     return {
         **descriptions.of_report(outcome.folder, outcome.manifest),
+        "folder": outcome.address,
         "published": outcome.fresh,
         "warnings": list(data.warnings),
         "quarantine": descriptions.of_quarantine(data),
@@ -348,16 +352,18 @@ def rank(
 
 def report(path: str, *, top: int) -> dict[str, Any]:
     """The first rows of a report and its counts."""
+    from flows import remote
     from vae_core import report as reports
 
-    found = reports.read_report(Path(path).resolve())
+    found = reports.read_report(remote.local_report(path))
     return {**descriptions.of_report(found.folder, found.manifest), "records": reports.top(found.folder, top)}
 
 
 def explain(path: str, record_id: str) -> dict[str, Any]:
     """One record of a report, with its reasons; where several share the key, the highest-ranked."""
+    from flows import remote
     from vae_core import report as reports
 
-    found = reports.read_report(Path(path).resolve())
+    found = reports.read_report(remote.local_report(path))
     rows = reports.find(found.folder, record_id)
     return {**descriptions.of_report(found.folder, found.manifest), "same_key": len(rows), **rows[0]}
