@@ -25,6 +25,8 @@ ORDER = (
     "detector",
     "storage",
     "training",
+    "descent",
+    "minibatches",
     "linear_start",
     "checkpoint",
     "explanation",
@@ -43,6 +45,7 @@ ORDER = (
     "networks",
     "likelihoods",
     "bounds",
+    "distributed",
     "disk",
     "errors",
 )

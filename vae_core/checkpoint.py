@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vae_core import distributed
 from vae_core.model import VAE
 
 __all__ = ["Checkpoint"]
@@ -42,8 +43,8 @@ class Checkpoint:
         self.vae.load_state_dict(self.best)
 
     def save(self, step: int, best_step: int, best: float, history: list[dict[str, float]]) -> None:
-        """Write everything that the next step depends on."""
-        if self.folder is None:
+        """Write everything that the next step depends on; of several processes the first one does."""
+        if self.folder is None or distributed.place()[0] > 0:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"now.{name}": tensor for name, tensor in self.vae.state_dict().items()}

@@ -13,11 +13,12 @@ from vae_core.columns import numbers, texts
 from vae_core.encoding import Encoded, TableEncoding
 from vae_core.errors import InputError
 
-__all__ = ["TrainingRecords", "are_among", "gather", "identities"]
+__all__ = ["TrainingRecords", "are_among", "finite", "gather", "identities"]
 
 MOST_CELLS = 20_000_000
 FEWEST_TO_SPLIT = 50  # with fewer records all of them are fitted, and nothing is calibrated
 MOST_HELD_OUT = 10_000
+STREAM_CELLS = 4_000_000  # of a stream: for the linear start, the companions and what is held out
 HASHED_AT_ONCE = 8192  # records: what is made of them on the way stays in the processor's cache
 
 
@@ -30,6 +31,7 @@ class TrainingRecords:
     calibration: Encoded
     identities: np.ndarray  # (fit + selection,) uint64, sorted: which records the model has been trained on
     seen: int
+    held_out: np.ndarray  # (selection + calibration,) uint64, sorted
 
     def reference(self) -> Encoded:
         """The records to quote figures on: held out from everything if there are any, else those fitted."""
@@ -42,21 +44,28 @@ def gather(
     selection_fraction: float,
     calibration_fraction: float,
     random_state: int,
+    *,
+    most_cells: int = MOST_CELLS,
+    know_all: bool = False,
 ) -> TrainingRecords:
-    """Encode a stream and split it at random; of more than 20 million cells a uniform sample is kept.
+    """Encode a stream and split it at random; of more than `most_cells` a uniform sample is kept.
 
     Where records have ids, a record's own hash decides: what one training holds out, the next one holds out
-    too, so that two versions can be compared on records that neither has seen.
+    too, so that two versions can be compared on records that neither has seen. With `know_all` the identities
+    are those of all records but the ones held out: they will be trained on.
     """
     generator = np.random.default_rng(random_state + 1)
-    most = max(1000, MOST_CELLS // max(1, len(encoding.features)))
+    most = max(1000, most_cells // max(1, len(encoding.features)))
+    everyone: list[np.ndarray] = []
     kept: list[Encoded] = []
     names: list[np.ndarray] = []
     keys: list[np.ndarray] = []
     held = seen = 0
     for batch in batches:
-        kept.append(_finite(encoding.encode(batch), encoding))
+        kept.append(finite(encoding.encode(batch), encoding))
         names.append(identities(batch))
+        if know_all:
+            everyone.append(names[-1])
         keys.append(_shares(names[-1]) if len(names[-1]) else generator.random(batch.num_rows))
         held += batch.num_rows
         seen += batch.num_rows
@@ -68,12 +77,17 @@ def gather(
     selection = min(MOST_HELD_OUT, int(selection_fraction * held)) if split else 0
     calibration = min(MOST_HELD_OUT, int(calibration_fraction * held)) if split else 0
     chosen, tuned, rest = np.split(order, [calibration, calibration + selection])
+    if know_all:
+        trained = _all_but(everyone, names[0][chosen])
+    else:
+        trained = np.unique(names[0][np.r_[rest, tuned]]) if len(names[0]) else names[0]
     return TrainingRecords(
         fit=take(kept[0], np.sort(rest)),
         selection=take(kept[0], np.sort(tuned)),
         calibration=take(kept[0], np.sort(chosen)),
-        identities=np.unique(names[0][np.r_[rest, tuned]]) if len(names[0]) else names[0],
+        identities=trained,
         seen=seen,
+        held_out=np.unique(names[0][np.r_[tuned, chosen]]) if len(names[0]) else names[0],
     )
 
 
@@ -85,7 +99,19 @@ def _shares(names: np.ndarray) -> np.ndarray:
     return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
 
 
-def _finite(encoded: Encoded, encoding: TableEncoding) -> Encoded:
+def _all_but(names: list[np.ndarray], some: np.ndarray) -> np.ndarray:
+    """All these hashes but some, sorted, without another copy of them."""
+    together = np.concatenate(names)
+    names.clear()
+    together.sort()
+    keep = np.ones(len(together), bool)
+    keep[1:] = together[1:] != together[:-1]
+    keep &= ~are_among(together, np.unique(some))
+    return together[keep]
+
+
+def finite(encoded: Encoded, encoding: TableEncoding) -> Encoded:
+    """The same records. Raises InputError, naming the column, where a value is not finite."""
     for j in np.flatnonzero(~np.isfinite(encoded.values).all(0)):
         name = encoding.described[encoding.features[j].column].name
         raise InputError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,29 +13,28 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from vae_core import distributed
 from vae_core.bounds import noise_blocks
 from vae_core.calibration import Calibration
-from vae_core.checkpoint import Checkpoint
-from vae_core.encoding import Encoded, TableEncoding
+from vae_core.descent import Progress, Run, TrainingStopped, optimise, stopped
+from vae_core.encoding import TableEncoding
 from vae_core.linear_start import set_input_scaling, start_linear
 from vae_core.members import IndependentColumns
+from vae_core.minibatches import InMemory, Minibatches, Stream, Streamed, tensors
 from vae_core.model import VAE, Architecture
-from vae_core.records import TrainingRecords, gather
+from vae_core.records import MOST_CELLS, STREAM_CELLS, TrainingRecords, gather
 from vae_core.scoring import BLOCKS, FittedModel
 
 __all__ = ["Progress", "Settings", "TrainingStopped", "fit"]
 
 PRESETS = ("default", "lecture")
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 30, 600, 6000
-WARM_UP = 0.05  # share of the steps in which the learning rate rises linearly
 # Lifts the ranking where training data is contaminated, costs nothing where it is clean.
 MOST_LATENTS = 64
 COLUMNS_WEIGHT = 1 / 3
-CHECKS = 20  # looks at the held-out records
-
-
-class TrainingStopped(RuntimeError):
-    """Training ended without a model, for the cause that the message names. Nothing is registered then."""
+CHECKED = 4000  # held-out records at each look: 10,000 took longer than the steps between
+# A stream is read at least once; of very many records a step takes more, so that the steps stay this few.
+MOST_STREAMED_STEPS = 24_000
 
 
 @dataclass(frozen=True)
@@ -82,35 +80,6 @@ class Settings:
         return asdict(self) | {"hidden": list(self.hidden)}
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where training stands: ELBOs are means over records, in nats; higher is better."""
-
-    step: int
-    steps: int
-    train_elbo: float
-    heldout_elbo: float  # nan where nothing is held out
-    best_step: int
-
-
-@dataclass
-class _Run:
-    """Tensors on the device and the schedule of one training."""
-
-    vae: VAE
-    values: Tensor
-    mask: Tensor
-    inputs: Tensor
-    context: Tensor
-    heldout: tuple[Tensor, Tensor, Tensor, Tensor] | None
-    noise: Tensor
-    steps: int
-    batch_size: int
-    learning_rate: float
-    seed: int
-    order: tuple[int, Tensor] | None = None  # the epoch at hand and its order of the records
-
-
 def fit(
     batches: Callable[[], Iterator[pa.RecordBatch]],
     *,
@@ -120,13 +89,16 @@ def fit(
     settings: Settings | None = None,
     progress: Callable[[Progress], None] | None = None,
     checkpoint: Path | None = None,
+    stream: Stream | None = None,
 ) -> FittedModel:
     """Train on record batches (`batches()` starts a new pass) and return the fitted, calibrated model.
 
-    The rows are held in memory up to 20 million cells; of more, a uniform sample is. Held-out records choose
-    the best state, others calibrate. With `checkpoint` (a folder) an interrupted training goes on where it
-    stopped, bit for bit on a CPU. Raises InputError for input that cannot be learnt from and TrainingStopped
-    when the loss is not finite.
+    The rows are held in memory up to 20 million cells. Of more, `stream` is trained on where it is given
+    (called with the number of a pass, it yields all records with their `_record_id`), else a uniform sample.
+    Held-out records choose the best state, others calibrate. With `checkpoint` (a folder) an interrupted
+    training goes on where it stopped, bit for bit on a CPU. In a `torch.distributed` group all processes
+    train one model, and each returns it. Raises InputError for input that cannot be learnt from and
+    TrainingStopped when the loss is not finite.
     """
     settings = settings or Settings()
     encoding = TableEncoding.fit(
@@ -138,17 +110,17 @@ def fit(
         likelihood=settings.likelihood,
         random_state=settings.random_state,
     )
+    cells = encoding.described[0].rows * len(encoding.features)
+    streams = stream is not None and cells > MOST_CELLS
+    fractions = settings.selection_fraction, settings.calibration_fraction
+    most = STREAM_CELLS if streams else MOST_CELLS
     records = gather(
-        batches(), encoding, settings.selection_fraction, settings.calibration_fraction, settings.random_state
+        batches(), encoding, *fractions, settings.random_state, most_cells=most, know_all=streams
     )
-    device = (
-        torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if settings.device == "auto"
-        else torch.device(settings.device)
-    )
-    run = _prepare(encoding, records, settings, device)
+    device = distributed.device(settings.device)
+    run = _prepare(encoding, records, settings, device, stream if streams else None)
     start = _state(run.vae)
-    history = _optimise(run, progress, checkpoint)
+    history = optimise(run, progress, checkpoint)
     model = _finish(encoding, records, settings, run)
     model.summary["history"] = history
     _compare_with_start(model, records, start)
@@ -182,11 +154,15 @@ def _architecture(encoding: TableEncoding, settings: Settings) -> Architecture:
 
 
 def _prepare(
-    encoding: TableEncoding, records: TrainingRecords, settings: Settings, device: torch.device
-) -> _Run:
+    encoding: TableEncoding,
+    records: TrainingRecords,
+    settings: Settings,
+    device: torch.device,
+    stream: Stream | None = None,
+) -> Run:
     generator = torch.Generator().manual_seed(settings.random_state)
     vae = VAE(_architecture(encoding, settings), generator=generator).to(device)
-    values, mask, context = _tensors(records.fit, device)
+    values, mask, context = tensors(records.fit, device)
     if vae.architecture.standardise_inputs:
         set_input_scaling(vae, values, mask)
     inputs = vae.inputs(values, mask)
@@ -194,132 +170,37 @@ def _prepare(
         start_linear(vae, inputs, context)
     heldout = None
     if len(records.selection.values):
-        v, k, c = _tensors(records.selection, device)
+        v, k, c = (part[:CHECKED] for part in tensors(records.selection, device))
         heldout = (v, k, vae.inputs(v, k), c)
-    n = len(values)
+    n, seed = len(values), settings.random_state
     automatic = min(MOST_STEPS, max(FEWEST_STEPS, EPOCHS * n // settings.batch_size))
-    return _Run(
+    if stream is None:
+        batches: Minibatches = InMemory((values, mask, inputs, context), settings.batch_size, seed)
+    else:
+        rows, size = len(records.identities), settings.batch_size
+        while rows > MOST_STREAMED_STEPS * size:
+            size *= 2
+        automatic = max(MOST_STEPS, -(-rows // size))
+        known = f"{rows} {np.bitwise_xor.reduce(records.identities)}"
+        batches = Streamed(
+            stream, encoding, vae, records.held_out, size=size, seed=seed, device=device, identity=known
+        )
+    return Run(
         vae=vae,
-        values=values,
-        mask=mask,
-        inputs=inputs,
-        context=context,
+        batches=batches,
         heldout=heldout,
-        noise=noise_blocks(1, 4, vae.architecture.latent, seed=settings.random_state + 1)[0].to(device),
+        noise=noise_blocks(1, 4, vae.architecture.latent, seed=seed + 1)[0].to(device),
         steps=settings.steps or automatic,
-        batch_size=min(settings.batch_size, n),
         learning_rate=settings.learning_rate or (1e-3 if settings.preset == "lecture" else 4e-3),
-        seed=settings.random_state,
+        seed=seed,
     )
-
-
-def _tensors(encoded: Encoded, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    values = torch.from_numpy(encoded.values.astype(np.float32)).to(device)
-    return values, torch.from_numpy(encoded.mask).to(device), torch.from_numpy(encoded.context).to(device)
-
-
-def _optimise(
-    run: _Run, progress: Callable[[Progress], None] | None, checkpoint: Path | None
-) -> list[dict[str, float]]:
-    """Adam with a ramp and a cosine; leaves the VAE in the state that was best on the held-out records."""
-    optimiser = torch.optim.Adam(run.vae.parameters(), lr=run.learning_rate, fused=True)
-    interval = max(1, run.steps // CHECKS)
-    keeper = Checkpoint(checkpoint, run.vae, optimiser, run=_identity(run) if checkpoint else {})
-    step, best_step, best, history = keeper.resume()
-    if step == 0:
-        best = _heldout_elbo(run)
-        keeper.keep_best()
-    total = 0.0
-    while step < run.steps:
-        for group in optimiser.param_groups:
-            group["lr"] = run.learning_rate * _schedule(step, run.steps)
-        loss = _step(run, optimiser, step)
-        total += loss
-        step += 1
-        if not math.isfinite(loss):
-            raise _stopped("the loss is", run, step)
-        if step % interval == 0 or step == run.steps:
-            heldout = _heldout_elbo(run)
-            if run.heldout is not None and not math.isfinite(heldout):
-                raise _stopped("the held-out ELBO is", run, step)
-            if not all(bool(torch.isfinite(p).all()) for p in run.vae.parameters()):
-                raise _stopped("the parameters are", run, step)
-            if run.heldout is None or heldout > best:
-                best, best_step = heldout, step
-                keeper.keep_best()
-            since = step - (history[-1]["step"] if history else 0)
-            history.append({"step": step, "train_elbo": -total / since, "heldout_elbo": heldout})
-            total = 0.0
-            keeper.save(step, best_step, best, history)
-            if progress is not None:
-                progress(Progress(step, run.steps, history[-1]["train_elbo"], heldout, best_step))
-    keeper.restore_best()
-    return history
-
-
-def _stopped(what: str, run: _Run, step: int) -> TrainingStopped:
-    return TrainingStopped(
-        f"{what} not finite at step {step} of {run.steps} (learning rate {run.learning_rate:g}). "
-        "Try a lower learning rate, or look at the columns with the widest range."
-    )
-
-
-def _identity(run: _Run) -> dict[str, Any]:
-    """What the result of a training follows from, beside the architecture: for checkpoints."""
-    content = hashlib.sha256()
-    for tensor in (run.values, run.mask, run.context, *(run.heldout or ())):
-        content.update(tensor.cpu().numpy().tobytes())
-    schedule = {"steps": run.steps, "batch_size": run.batch_size, "learning_rate": run.learning_rate}
-    return schedule | {"seed": run.seed, "records": content.hexdigest()}
-
-
-def _step(run: _Run, optimiser: torch.optim.Optimizer, step: int) -> float:
-    """One step on a random slice; the order and the noise follow from the seed and the step alone."""
-    n, size = len(run.values), run.batch_size
-    per_epoch = max(1, n // size)
-    epoch, place = divmod(step, per_epoch)
-    if run.order is None or run.order[0] != epoch:  # 40 ms for a million records: once an epoch
-        generator = torch.Generator().manual_seed(run.seed * 1_000_003 + epoch)
-        run.order = epoch, torch.randperm(n, generator=generator)
-    rows = run.order[1][place * size : (place + 1) * size].to(run.values.device)
-    a = run.vae.architecture
-    generator = torch.Generator().manual_seed((run.seed + 7) * 1_000_003 + step)
-    noise = torch.randn((a.members, len(rows), a.latent), generator=generator).to(run.values.device)
-    bound = run.vae(run.values[rows], run.mask[rows], run.inputs[rows], run.context[rows], noise)
-    loss = -bound.mean(1).sum()
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()
-    return float(loss.detach()) / a.members
-
-
-def _schedule(step: int, steps: int) -> float:
-    ramp = max(1.0, WARM_UP * steps)
-    return min(1.0, (step + 1) / ramp) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-@torch.no_grad()
-def _heldout_elbo(run: _Run) -> float:
-    """Interquartile mean of the selection records' ELBOs, 4 shared draws: a few wild ones are no trend."""
-    if run.heldout is None:
-        return math.nan
-    values, mask, inputs, context = run.heldout
-    bounds = []
-    for first in range(0, len(values), 2048):
-        part = slice(first, first + 2048)
-        noise = run.noise.unsqueeze(1)
-        draws = [run.vae(values[part], mask[part], inputs[part], context[part], eps) for eps in noise]
-        bounds.append(torch.stack(draws).mean((0, 1)))
-    ordered = torch.cat(bounds).sort().values
-    quarter = len(ordered) // 4
-    return float(ordered[quarter : len(ordered) - quarter].mean())
 
 
 def _state(vae: VAE) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in vae.state_dict().items()}
 
 
-def _finish(encoding: TableEncoding, records: TrainingRecords, settings: Settings, run: _Run) -> FittedModel:
+def _finish(encoding: TableEncoding, records: TrainingRecords, settings: Settings, run: Run) -> FittedModel:
     """The model on the CPU, with companions, noise, and calibration on records held out from all of it."""
     weights, companions = {"vae": 1.0}, {}
     weight = settings.columns_weight
@@ -342,7 +223,7 @@ def _finish(encoding: TableEncoding, records: TrainingRecords, settings: Setting
     reference = records.reference()
     parts = model.evaluate(reference)
     if not np.isfinite(parts.scores.bound).all():
-        raise _stopped("a held-out record's bound is", run, run.steps)
+        raise stopped("a held-out record's bound is", run, run.steps)
     model.alone = {
         name: _calibrate(model.with_members([name]), records) for name in weights if len(weights) > 1
     }
@@ -354,6 +235,7 @@ def _finish(encoding: TableEncoding, records: TrainingRecords, settings: Setting
             "selection": len(records.selection.values),
             "calibration": len(records.calibration.values),
             "seen": records.seen,
+            "streamed": isinstance(run.batches, Streamed),
         },
         "features": len(encoding.features),
         "steps": run.steps,

@@ -99,6 +99,8 @@ def train(
 
         result = orchestration.run(train_flow, path, **options)
     else:
-        with terminal.training(quiet=json) as progress:
-            result = steps.train(path, **options, progress=progress)
-    terminal.show(result, json, terminal.trained)
+        run = steps.train_together if steps.LAUNCHED_TOGETHER else steps.train
+        with terminal.training(quiet=json or steps.LAUNCHED_TOGETHER) as progress:
+            result = run(path, **options, progress=progress)
+    if result is not None:
+        terminal.show(result, json, terminal.trained)

@@ -15,6 +15,7 @@ from vae_core.sources.dataset import (
     open_dataset,
     plan,
     read,
+    shuffled,
 )
 from vae_core.sources.ingest import DEFAULT_NULLS, ingest
 
@@ -30,4 +31,5 @@ __all__ = [
     "open_dataset",
     "plan",
     "read",
+    "shuffled",
 ]
