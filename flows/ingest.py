@@ -25,6 +25,7 @@ def ingest_flow(
     on_schema: steps.OnSchema = "warn",
     encoding: str = "utf-8",
     delimiter: str | None = None,
+    images: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Read raw files into a dataset; returns its name, folder, columns and counts."""
     data = read(
@@ -40,5 +41,6 @@ def ingest_flow(
         on_schema=on_schema,
         encoding=encoding,
         delimiter=delimiter,
+        images=images,
     )
     return descriptions.of_dataset(data)

@@ -16,9 +16,14 @@ import pandas as pd
 import pyarrow as pa
 from mlflow.pyfunc import PythonModel
 
-from vae_core import explanation, storage
+from vae_core import storage
 from vae_core.errors import InputError
+from vae_core.images.cells import pixel_table
+from vae_core.images.encoding import COLUMN, ImageEncoding
 from vae_core.sources import cells, records
+from vae_core.work import explain_table
+
+OF_IMAGES = ("elbo_excess", "complexity_bits", "part")
 
 NUMBERS = (
     "anomaly_score",
@@ -49,17 +54,27 @@ class ReportColumns(PythonModel):
         not fit: here is no quarantine.
         """
         encoding = self.model.encoding
-        table = typed_table(model_input, encoding.columns)
+        table = self._table(model_input)
         ids = encoding.ids if set(encoding.ids) <= set(table.column_names) else ()
         rows = pa.array(np.arange(1, table.num_rows + 1))
         sources = pa.repeat(pa.scalar("", pa.string()), table.num_rows)
         values = {name: table.column(name).combine_chunks() for name in ids}
         scores = self.model.score(table)
-        reasons = explanation.explain(self.model, table, top=int((params or {}).get("top", 5)))
+        reasons = explain_table(self.model, table, top=int((params or {}).get("top", 5)))
         columns: dict[str, Any] = {"record_id": records.record_ids(values, ids, sources, rows).to_pylist()}
         columns |= {name: getattr(scores, name) for name in NUMBERS}
+        columns |= {name: getattr(scores, name) for name in OF_IMAGES if hasattr(scores, name)}
         columns |= {name: reasons.column(name).to_pylist() for name in ("why", "reasons", "rest_nats")}
         return pd.DataFrame(columns, index=model_input.index)
+
+    def _table(self, frame: pd.DataFrame) -> pa.Table:
+        """The records as the model takes them; images are the bytes of their files, or these in base64."""
+        encoding = self.model.encoding
+        if isinstance(encoding, ImageEncoding):
+            if COLUMN not in frame.columns:
+                raise InputError("is missing", column=COLUMN, fix="The model was trained with images")
+            return pixel_table(frame[COLUMN], encoding.shape)
+        return typed_table(frame, encoding.columns)
 
 
 def typed_table(frame: pd.DataFrame, columns: dict[str, str]) -> pa.Table:

@@ -49,7 +49,7 @@ __all__ = [
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 # What load_context and predict import; the library itself travels with the model as source.
-REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "safetensors", "scipy", "torch")
+REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pyarrow", "safetensors", "scipy", "torch")
 DECISION = "promotion.json"
 MODEL_FOLDER = "model"  # its name inside the logged artifacts
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -91,6 +91,7 @@ def register(
     example: Any,
     params: Mapping[str, Any],
     history: list[dict[str, float]] = [],  # noqa: B006 - never changed
+    pictures: Path | None = None,
     metrics: Mapping[str, float] | None = None,
     tags: Mapping[str, str] | None = None,
     challenge: bool = False,
@@ -98,7 +99,8 @@ def register(
     """Log a model folder and make it the next version of `name`: champion if there is none, else challenger.
     With `challenge` even the first one has to be promoted.
 
-    `columns` are the names and types that `predict` takes, `example` a pandas frame of a few such records.
+    `pictures` is a folder of PNG files to show beside the curve. `columns` are the names and types that
+    `predict` takes, `example` a pandas frame of a few such records.
     """
     check_name(name)
     with _mlflow() as mlflow:
@@ -108,6 +110,8 @@ def register(
             mlflow.set_tags(dict(tags or {}))
             _log_metrics(mlflow, run.info.run_id, history, metrics or {})
             info = _log_pyfunc(mlflow, folder, columns, example)
+            if pictures is not None:  # of training, in the order of its steps
+                mlflow.log_artifacts(str(pictures), "images")
         client = mlflow.MlflowClient()
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)

@@ -51,10 +51,12 @@ def score_flow(
     replace: bool = False,
     workers: Annotated[int, Field(ge=1)] = 1,
     members: str | None = None,
+    rank_by: str | None = None,
     null_values: list[str] | None = None,
     on_schema: steps.OnSchema = "warn",
     encoding: str = "utf-8",
     delimiter: str | None = None,
+    images: dict[str, Any] | None = None,
     every: str | None = None,
     cron: str | None = None,
     timezone: str | None = None,
@@ -81,7 +83,7 @@ def score_flow(
     version = resolve(model)
     data = read(
         path,
-        **steps.as_the_model_reads(version),
+        **steps.as_the_model_reads(version, images),
         dataset=dataset,
         start=start,
         until=until,
@@ -98,6 +100,7 @@ def score_flow(
         "replace": replace,
         "workers": workers,
         "members": members,
+        "rank_by": rank_by,
         "allow_empty": allow_empty,
     }
     result = rank(version, data, options)

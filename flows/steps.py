@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from flows import descriptions, registry
+from flows import datasets, descriptions, registry
 from flows.registry import ModelVersion, home
 from vae_core.errors import InputError, one_line
 
@@ -43,15 +43,26 @@ def ingest(
     encoding: str = "utf-8",
     delimiter: str | None = None,
     allow_empty: bool = False,
+    images: Mapping[str, Any] | None = None,
     progress: Any = None,
 ) -> Any:
-    """Raw files -> a dataset folder (`vae_core.sources.Dataset`); the same content is found again."""
+    """Raw files -> a dataset folder (`vae_core.sources.Dataset`); the same content is found again.
+
+    `images` are the options of `vae_core.images.ingest`: size, fit, colour, column, or a model's shape.
+    """
     from vae_core import sources, stores
 
     if stores.is_remote(path):
         path = str(stores.fetch(path, home() / "inputs"))
     if sources.is_dataset(path):
-        return _open_dataset(path, ids, start, until, types)
+        return datasets.open_as_asked(path, ids, start, until, types, images)
+    from flows import pictures
+
+    if pictures.are_meant(path, images, is_table=bool(types)):
+        if start or until:
+            raise InputError("images have no time", file=path, fix="Leave out --from and --until")
+        options = {"name": dataset or dataset_name(path), "ids": tuple(ids), "progress": progress}
+        return pictures.ingest(path, Path(store) if store else home() / "datasets", images, **options)
     return sources.ingest(
         path,
         Path(store) if store else home() / "datasets",
@@ -148,16 +159,20 @@ def fit(
     from vae_core import sources, storage, training
 
     chosen = _settings(settings)
+    resumable = {"progress": progress, "checkpoint": _checkpoint(data, kinds, settings)}
     try:
+        if data.image is not None:
+            from flows import pictures
+
+            return pictures.fit(data, folder, settings=chosen, **resumable)
         model = training.fit(
             lambda: sources.batches(data),
             ids=data.ids,
             time=data.time,
             kinds=dict(kinds) or None,
             settings=chosen,
-            progress=progress,
-            checkpoint=_checkpoint(data, kinds, settings),
             stream=lambda number: sources.shuffled(data, chosen.random_state * 1_000_003 + number),
+            **resumable,
         )
     except training.TrainingStopped as stopped:
         raise InputError(f"training stopped: {stopped}") from stopped
@@ -180,6 +195,7 @@ def register(
 
     model = storage.load(folder)
     summary = model.summary
+    shown = folder.with_name("pictures")
     version = registry.register(
         folder,
         name=name,
@@ -193,6 +209,7 @@ def register(
             "kinds": json.dumps(kinds),
         },
         history=summary.get("history", []),
+        pictures=shown if shown.is_dir() else None,
         metrics={k: v for k, v in summary.items() if isinstance(v, float)},
         tags={
             TRAINING_KEY: training_key(data, kinds=kinds, settings=settings),
@@ -265,6 +282,10 @@ def _example(data: Any, columns: Iterable[str]) -> Any:
     from vae_core import sources
 
     first = next(sources.batches(data, columns=list(columns), rows=EXAMPLE_ROWS))
+    if data.image is not None:
+        from flows import pictures
+
+        return pictures.example(data, first)
     frame = first.select(list(columns)).to_pandas()
     for name, kind in data.columns.items():
         if kind == "timestamp":
@@ -272,40 +293,26 @@ def _example(data: Any, columns: Iterable[str]) -> Any:
     return frame
 
 
-def _open_dataset(
-    path: str, ids: Sequence[str], start: Any, until: Any, types: Mapping[str, str] | None
-) -> Any:
-    from vae_core import sources
-
-    data = sources.open_dataset(path)
-    if start or until:
-        raise InputError("is a dataset already", file=path, fix="Give --from and --until when ingesting")
-    if ids and tuple(ids) != tuple(data.ids):
-        raise InputError(
-            f"has the key {', '.join(data.ids) or 'file#row'}", file=path, fix="Give --id to ingest"
-        )
-    for name, kind in (types or {}).items():
-        if data.columns.get(name) != kind:
-            found = data.columns.get(name, "not there")
-            raise InputError(f"is {found}, not {kind}", file=path, column=name, fix="Give the raw files")
-    return data
-
-
 def score(path: str, *, model: str, progress: Any = None, **options: Any) -> dict[str, Any]:
     """Resolve the model once, read the data as it expects them, rank: what was published, and its top."""
     decision = check_decision(**{k: options.pop(k, None) for k in ("fdr", "alpha", "top_k")})
     ranking = {k: options.pop(k) for k in ("output", "as_of", "replace", "workers", "members")}
-    ranking["allow_empty"] = options.get("allow_empty", False)
+    ranking |= {"allow_empty": options.get("allow_empty", False), "rank_by": options.pop("rank_by", None)}
     version = registry.resolve(model)
-    data = ingest(path, **as_the_model_reads(version), **options)
+    data = ingest(path, **as_the_model_reads(version, options.pop("images", None)), **options)
     return rank(version, data, **ranking, decision=decision, progress=progress)
 
 
-def as_the_model_reads(version: ModelVersion) -> dict[str, Any]:
-    """The options of ingest that the model decides: the columns' types, the key and the time column."""
+def as_the_model_reads(version: ModelVersion, images: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The options of ingest that the model decides: the columns' types, the key and the time column.
+
+    Of images: their shape; `images` may name the column that holds them here.
+    """
     from vae_core import storage
 
     encoding = storage.load(version.folder).encoding
+    if encoding.preset == "images":
+        return {"ids": encoding.ids, "images": {**(images or {}), "shape": encoding.shape.to_json()}}
     return {"types": encoding.columns, "ids": encoding.ids, "time": encoding.time}
 
 
@@ -333,6 +340,7 @@ def rank(
     replace: bool = False,
     workers: int = 1,
     members: str | None = None,
+    rank_by: str | None = None,
     allow_empty: bool = False,
     progress: Any = None,
 ) -> dict[str, Any]:
@@ -359,6 +367,7 @@ def rank(
         as_of=instant(as_of, "--as-of"),
         decision=decision,
         allow_empty=allow_empty,
+        rank_by=rank_by,
         **({"members": tuple(members.split(","))} if members else {}),
     )
     try:

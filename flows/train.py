@@ -56,6 +56,7 @@ def train_flow(
     on_schema: steps.OnSchema = "warn",
     encoding: str = "utf-8",
     delimiter: str | None = None,
+    images: dict[str, Any] | None = None,
     settings: dict[str, Any] | None = None,
     retrain: bool = False,
     every: str | None = None,
@@ -87,6 +88,7 @@ def train_flow(
         on_schema=on_schema,
         encoding=encoding,
         delimiter=delimiter,
+        images=images,
     )
     version = None if retrain else look_up(data, name=name, kinds=kinds, settings=settings)
     reused = version is not None

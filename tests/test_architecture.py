@@ -24,6 +24,7 @@ ORDER = (
     "engines",
     "detector",
     "storage",
+    "images",
     "training",
     "descent",
     "minibatches",

@@ -15,6 +15,7 @@ from torch.distributions import ContinuousBernoulli
 from vae_core.likelihoods import LIKELIHOODS, SPREAD_FLOOR, TAIL_START, Likelihood
 
 CLASSES = 4
+LEVELS = 256  # of grey
 STEP = 0.3  # the width of a whole number's step, in standardised units
 RAW = [-30.0, -4.0, -0.3, 0.0, 0.8, 3.0]  # decoder outputs
 LOGITS = [-25.0, -4.0, -0.019, -0.3, 0.0, 0.021, 1.0, 7.0, 25.0]
@@ -23,6 +24,8 @@ EXTREME = [1e7, 1e20, 1e30]
 
 def scale_of(likelihood: Likelihood) -> Tensor:
     value = {"whole": STEP, "categorical": float(CLASSES)}.get(likelihood.name, 1.0)
+    if likelihood.normalised_on == "grey levels":
+        value = 1 / LEVELS
     return torch.tensor([value], dtype=torch.float64)
 
 
@@ -32,6 +35,8 @@ def parameter_grid(likelihood: Likelihood) -> Tensor:
         settings = list(product([-2.0, 0.0, 0.13, 5.0], RAW))
     elif likelihood.outputs == 1:
         settings = [(logit,) for logit in LOGITS]
+    elif likelihood.name == "discretised_logistic":
+        settings = list(product([-9.0, -1.0, 0.0, 2.0, 30.0], [-30.0, -2.0, 0.0, 3.0]))
     else:
         rows = np.random.default_rng(0).normal(0, 3, (6, CLASSES)).tolist()
         settings = [tuple(row) for row in [*rows, [0.0] * CLASSES, [40.0, 0.0, 0.0, -40.0]]]
@@ -51,6 +56,8 @@ def support_grid(likelihood: Likelihood, parameters: Tensor) -> tuple[Tensor, Te
         return torch.tensor([0.0, 1.0], dtype=torch.float64), torch.ones(2, dtype=torch.float64)
     if likelihood.name == "categorical":
         return torch.arange(CLASSES, dtype=torch.float64), torch.ones(CLASSES, dtype=torch.float64)
+    if likelihood.normalised_on == "grey levels":
+        return torch.linspace(0, 1, LEVELS, dtype=torch.float64), torch.ones(LEVELS, dtype=torch.float64)
     nodes, weights = np.polynomial.legendre.leggauss(200)  # continuous Bernoulli, on [0, 1]
     return torch.from_numpy(0.5 * (nodes + 1)), torch.from_numpy(0.5 * weights)
 

@@ -51,6 +51,7 @@ class Job:
     decision: Decision = field(default_factory=Decision)
     draws: int | None = None  # default: the model's own
     members: tuple[str, ...] | None = None  # default: all that the model has
+    rank_by: str | None = None  # default: the model's own score; "elbo": the pure bound
     explained: int = 10_000  # so many records from the top get reasons, and all that are flagged
     reasons: int = 5  # of a record
     allow_empty: bool = False  # an interval without records has a report without rows
@@ -115,8 +116,8 @@ def run(
 
 def cut(data: sources.Dataset, rows_per_unit: int | None = None) -> tuple[sources.Unit, ...]:
     """The units of a dataset, in order: of 65,536 records, or fewer where a record is wide."""
-    fitting = CELLS_PER_UNIT // max(1, len(data.columns))
-    return tuple(sources.plan(data, rows_per_unit or max(256, min(65_536, fitting))))
+    fitting, fewest = CELLS_PER_UNIT // data.cells, 256 if data.image is None else 16
+    return tuple(sources.plan(data, rows_per_unit or max(fewest, min(65_536, fitting))))
 
 
 def prepare(job: Job, *, replace: bool = False) -> Plan:
@@ -191,7 +192,8 @@ def publish(plan: Plan, manifest: dict[str, Any], *, replace: bool = False) -> P
 
 def _inputs(job: Job, data: sources.Dataset, digest: str) -> dict[str, Any]:
     """All that decides what the report holds: another value here is another report."""
-    return {
+    chosen = {"rank_by": job.rank_by} if job.rank_by else {}
+    return chosen | {
         "schema_version": report.SCHEMA_VERSION,
         "dataset": data.name,
         "input": data.digest,
@@ -210,7 +212,7 @@ def _inputs(job: Job, data: sources.Dataset, digest: str) -> dict[str, Any]:
 def _choice(plan: Plan) -> ModelChoice:
     """The job's model, as the workers load it."""
     job = plan.job
-    return ModelChoice(str(job.model), plan.model_digest, job.draws, job.members, job.load)
+    return ModelChoice(str(job.model), plan.model_digest, job.draws, job.members, job.rank_by, job.load)
 
 
 def _digest(model: Path) -> str:
@@ -264,6 +266,7 @@ def _manifest(
         "settings": {
             "draws": job.draws,
             "members": plan.inputs["members"],
+            **({"rank_by": job.rank_by} if job.rank_by else {}),
             "explained": job.explained,
             "reasons": job.reasons,
         },

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,6 +22,7 @@ __all__ = ["LIKELIHOODS", "SPREAD_FLOOR", "TAIL_START", "Likelihood"]
 SPREAD_FLOOR = 0.08  # in standardised units; lower floors let anomalies gain from a small predicted spread
 TAIL_START = 1e6  # spreads from the mean where the stated tail takes over from the Gaussian
 LOG_2PI = math.log(2 * math.pi)
+LOGISTIC_FLOOR, LOGISTIC_WIDTH = 0.004, 0.1  # of [0, 1]: one grey level of 256; the usual width
 
 
 def spread(raw: Tensor) -> Tensor:
@@ -105,6 +107,42 @@ def continuous_bernoulli_log_prob(x: Tensor, parameters: Tensor, scale: Tensor) 
     return bernoulli_log_prob(x, parameters, scale) + log_constant
 
 
+def grey_bernoulli_log_prob(x: Tensor, parameters: Tensor, scale: Tensor) -> Tensor:
+    """log of the continuous Bernoulli's mass on a grey level's share of [0, 1]: x = k / (L - 1), k < L.
+
+    `scale` is 1 / L, the share of one of the L levels (256 or 65,536). The mass on [k/L, (k+1)/L] in the
+    logit l is exp(l k/L) (exp(l/L) - 1) / (exp(l) - 1): the same network and moments as the continuous
+    Bernoulli, but never above 1, where the density has no upper limit at a black pixel. Computed at |l| with
+    mirrored levels, which changes nothing and overflows nowhere.
+    """
+    logit = parameters[..., 0]
+    size = logit.abs().clamp(min=0.01)
+    rank = torch.where(logit > 0, 1 - x, x) * (1 - scale)  # distance from the likelier end, in [0, 1 - 1/L]
+    log_share = torch.log(-torch.expm1(-size * scale)) - torch.log(-torch.expm1(-size))
+    even = scale.log() + logit * (1 - scale) * (x - 0.5) - logit.square() * (1 - scale.square()) / 24
+    return torch.where(logit.abs() < 0.02, even, log_share - size * rank)
+
+
+def logistic_scale(raw: Tensor) -> Tensor:
+    """The decoder's raw output -> the logistic distribution's scale, in units of the whole range [0, 1]."""
+    return LOGISTIC_FLOOR + LOGISTIC_WIDTH * F.softplus(raw)
+
+
+def discretised_logistic_log_prob(x: Tensor, parameters: Tensor, scale: Tensor) -> Tensor:
+    """log of a logistic distribution's mass on a grey level's bin; the tails belong to black and to white.
+
+    The mean is the sigmoid of the first output; `scale` is 1 / L for L levels x = k / (L - 1). Kingma et al.
+    (2016). With s the sigmoid, s(a) - s(b) = s(a) s(-b) (1 - exp(b - a)): no difference of near equals.
+    """
+    mean, width = torch.sigmoid(parameters[..., 0]), logistic_scale(parameters[..., 1])
+    half = 0.5 * scale / (1 - scale)
+    upper, lower = (x + half - mean) / width, (x - half - mean) / width
+    inside = torch.log(-torch.expm1(-2 * half / width))
+    below, above = F.logsigmoid(upper), F.logsigmoid(-lower)
+    terms = below + above + inside
+    return torch.where(x <= half, below, torch.where(x >= 1 - half, above, terms))
+
+
 CLASS_FLOOR = 1e-4  # shared evenly among a column's classes, so that an unseen category costs finite nats
 
 
@@ -150,6 +188,68 @@ def continuous_bernoulli_moments(parameters: Tensor, scale: Tensor) -> tuple[Ten
     return mean, variance
 
 
+def grey_bernoulli_moments(parameters: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each pixel given z: those of a geometric distribution cut off after L levels.
+
+    With u = l / L: mean k = L / (1 - exp(-l)) - 1 / (1 - exp(-u)), in closed form also for the variance.
+    """
+    logit = parameters[..., 0]
+    levels = 1 / scale
+    safe = torch.where(logit.abs() < 0.02, torch.full_like(logit, 0.02), logit)
+    u = safe * scale
+    mean = levels / -torch.expm1(-safe) - 1 / -torch.expm1(-u)
+    variance = (
+        0.25 / torch.sinh((0.5 * u).clamp(-40, 40)).square()
+        - 0.25 * (levels / torch.sinh((0.5 * safe).clamp(-40, 40))).square()
+    )
+    small = logit.abs() < 0.02
+    flat = (levels.square() - 1) / 12  # variance at l = 0: of L even levels; the slope of the mean there
+    mean = torch.where(small, 0.5 * (levels - 1) + logit * flat * scale, mean)
+    variance = torch.where(small, flat.expand_as(variance), variance)
+    step = 1 / (levels - 1)
+    return mean * step, variance * step.square()
+
+
+def discretised_logistic_moments(parameters: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each pixel given z.
+
+    With h the distance of two levels and f(t) = P(X > t) = s((mean - t) / width), E x is the sum of h f(t)
+    over the bins' ends t, E x^2 that of h 2t f(t): both are the midpoint rule on [0, 1], that is the integral
+    and the first two terms of Euler and Maclaurin's correction.
+    """
+    mean, width = torch.sigmoid(parameters[..., 0]), logistic_scale(parameters[..., 1])
+    step = scale / (1 - scale)
+    h2, h4 = step.square() / 24, 7 * step**4 / 5760
+    (f0, slope0, bend0, third0), (f1, slope1, bend1, third1) = (
+        _survival_and_slopes(mean - t, width) for t in (0.0, 1.0)
+    )
+    first = width * (F.softplus(mean / width) - F.softplus((mean - 1) / width))
+    first = first - h2 * (slope1 - slope0) + h4 * (third1 - third0)
+    low, high = (mean - 20 * width).clamp(min=0), (mean + 20 * width).clamp(max=1)
+    second = low.square()  # up to there f(t) is 1
+    for node, weight in zip(*_GAUSS_LEGENDRE, strict=True):
+        t = low + (high - low) * node
+        second = second + (high - low) * weight * 2 * t * torch.sigmoid((mean - t) / width)
+    second = second - h2 * 2 * (f1 + slope1 - f0) + h4 * (6 * bend1 + 2 * third1 - 6 * bend0)
+    return first, (second - first.square()).clamp(min=0)
+
+
+def _survival_and_slopes(distance: Tensor, width: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """f = s(distance / width) and its first three derivatives in t, where distance = mean - t."""
+    f = torch.sigmoid(distance / width)
+    v = f * (1 - f)
+    return f, -v / width, v * (1 - 2 * f) / width**2, -v * (1 - 6 * v) / width**3
+
+
+def _gauss_legendre(nodes: int) -> tuple[list[float], list[float]]:
+    """Nodes and weights on [0, 1]."""
+    at, weights = np.polynomial.legendre.leggauss(nodes)
+    return (0.5 * (at + 1)).tolist(), (0.5 * weights).tolist()
+
+
+_GAUSS_LEGENDRE = _gauss_legendre(64)
+
+
 def class_moments(parameters: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """The most probable class and one minus its probability."""
     best = class_log_probabilities(parameters, scale).max(-1)
@@ -174,6 +274,21 @@ def continuous_bernoulli_sample(parameters: Tensor, scale: Tensor, generator: to
     low = -logit.abs().clamp(min=1e-4)
     x = torch.log1p(u * torch.expm1(low)) / low
     return torch.where(logit > 0, 1 - x, x)
+
+
+def grey_bernoulli_sample(parameters: Tensor, scale: Tensor, generator: torch.Generator) -> Tensor:
+    """A level of each pixel: the one on whose share of [0, 1] a draw of the continuous Bernoulli falls."""
+    drawn = continuous_bernoulli_sample(parameters, scale, generator)
+    levels = 1 / scale
+    return torch.minimum((drawn * levels).floor(), levels - 1) / (levels - 1)
+
+
+def discretised_logistic_sample(parameters: Tensor, scale: Tensor, generator: torch.Generator) -> Tensor:
+    """A level of each pixel: the nearest one to a draw of the logistic distribution."""
+    mean, width = torch.sigmoid(parameters[..., 0]), logistic_scale(parameters[..., 1])
+    u = torch.rand(mean.shape, generator=generator).to(mean.dtype).clamp(1e-7, 1 - 1e-7)
+    step = scale / (1 - scale)
+    return (torch.round((mean + width * torch.logit(u)) / step) * step).clamp(0, 1)
 
 
 def categorical_sample(parameters: Tensor, scale: Tensor, generator: torch.Generator) -> Tensor:
@@ -239,6 +354,24 @@ LIKELIHOODS: dict[str, Likelihood] = {
             continuous_bernoulli_sample,
             (0.0, 1.0),
             "[0, 1]",
+        ),
+        Likelihood(
+            "grey_bernoulli",
+            1,
+            grey_bernoulli_log_prob,
+            grey_bernoulli_moments,
+            grey_bernoulli_sample,
+            (0.0, 1.0),
+            "grey levels",
+        ),
+        Likelihood(
+            "discretised_logistic",
+            2,
+            discretised_logistic_log_prob,
+            discretised_logistic_moments,
+            discretised_logistic_sample,
+            (0.0, 1.0),
+            "grey levels",
         ),
         Likelihood(
             "categorical",

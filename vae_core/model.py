@@ -5,6 +5,7 @@ Shapes: e members, n records, s draws, m features, p latents, c context values, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,16 +16,26 @@ from torch import Tensor, nn
 
 from vae_core.bounds import kl_standard_normal, reparameterize
 from vae_core.likelihoods import LIKELIHOODS, TAIL_START, Likelihood
-from vae_core.networks import MLP, BatchedLinear, sum_of_linear
+from vae_core.networks import (
+    MLP,
+    BatchedLinear,
+    ConvolutionalDecoder,
+    ConvolutionalEncoder,
+    sum_of_linear,
+)
 
 __all__ = ["VAE", "Architecture", "Group"]
 
+WIDEST_LOG_VARIANCE = 8.0  # of an image's code: far from training a network's raw outputs have no limit
 LINEAR_UP_TO = 4.0  # standardised input: the linear path sees values beyond it logarithmically
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that fixes the shapes of a VAE, as plain JSON values."""
+    """Everything that fixes the shapes of a VAE, as plain JSON values.
+
+    Of images all pixels share one likelihood and scale, so that the lists have one entry.
+    """
 
     likelihoods: list[str]  # one for each feature
     scales: list[float]  # each likelihood's constant (step of a whole number, number of classes)
@@ -37,9 +48,18 @@ class Architecture:
     positivity: str = "exp"  # how 2p encoder outputs give positive variances: "exp" or "square"
     linear_skip: bool = True
     standardise_inputs: bool = True
+    image: list[int] | None = None  # height, width, channels
+    channels: int = 0  # after the first convolution; 0: no convolutions
+
+    @property
+    def features(self) -> int:
+        return len(self.likelihoods) if self.image is None else math.prod(self.image)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        document = asdict(self)
+        if self.image is None:
+            del document["image"], document["channels"]
+        return document
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Architecture:
@@ -93,22 +113,25 @@ class VAE(nn.Module):
         order = [feature for group in self.groups for feature in group.features]
         self.in_order = order == sorted(order)
         self.register_buffer("index", torch.argsort(torch.tensor(order)), persistent=False)
-        self.register_buffer("scale", torch.tensor(a.scales, dtype=torch.float64), persistent=False)
+        scale = torch.tensor(a.scales, dtype=torch.float64)
+        self.register_buffer("scale", scale.expand(a.features) if a.image else scale, persistent=False)
         self.categorical = [j for j, name in enumerate(a.likelihoods) if name == "categorical"]
-        self.numeric = [j for j, name in enumerate(a.likelihoods) if name != "categorical"]
+        categorical = set(self.categorical)
+        self.numeric = [j for j in range(a.features) if j not in categorical]
         inputs = len(self.numeric) + sum(int(a.scales[j]) for j in self.categorical) + len(a.indicators)
         self.register_buffer("input_mean", torch.zeros(inputs))
         self.register_buffer("input_spread", torch.ones(inputs))
         e, p, outputs = a.members, a.latent, sum(len(g.features) * g.outputs for g in self.groups)
-        self.encoder = MLP(e, inputs + a.context, a.hidden, generator, activation=a.activation)
-        self.encoder_mean = BatchedLinear(e, a.hidden[-1], p, generator, scale=0.1 if a.linear_skip else 1.0)
-        self.encoder_variance = BatchedLinear(
-            e, a.hidden[-1], p, generator, scale=0.1 if a.linear_skip else 1.0
-        )
-        self.decoder = MLP(e, p + a.context, a.hidden, generator, activation=a.activation)
-        self.decoder_head = BatchedLinear(
-            e, a.hidden[-1], outputs, generator, scale=0.1 if a.linear_skip else 1.0
-        )
+        start = 0.1 if a.linear_skip or a.image else 1.0
+        self.encoder = _encoder(a, inputs + a.context, generator)
+        self.encoder_mean = BatchedLinear(e, a.hidden[-1], p, generator, scale=start)
+        self.encoder_variance = BatchedLinear(e, a.hidden[-1], p, generator, scale=start)
+        self.decoder = _decoder(a, generator)
+        if a.channels:
+            self.pixel_bias = nn.Parameter(torch.zeros(e, 1, outputs))
+        else:
+            widest = a.hidden[0] if a.image else a.hidden[-1]
+            self.decoder_head = BatchedLinear(e, widest, outputs, generator, scale=start)
         if a.linear_skip:
             self.encoder_skip = BatchedLinear(e, inputs + a.context, p, generator, scale=0.0)
             self.decoder_skip = BatchedLinear(e, p + a.context, outputs, generator, scale=0.0)
@@ -118,8 +141,11 @@ class VAE(nn.Module):
     def inputs(self, values: Tensor, mask: Tensor) -> Tensor:
         """Values and mask (n, m) -> standardised inputs (n, d); a missing cell is 0 and told by indicators.
 
-        In order: the features that are not categorical, each category one-hot, the indicators.
+        In order: the features that are not categorical, each category one-hot, the indicators. Of images:
+        the pixels.
         """
+        if self.architecture.image:
+            return (values.to(self.input_mean.dtype) - self.input_mean) / self.input_spread
         x, seen = self.raw_inputs(values, mask)
         return torch.where(seen, (x - self.input_mean) / self.input_spread, torch.zeros_like(x))
 
@@ -136,7 +162,9 @@ class VAE(nn.Module):
     def encode(self, inputs: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Q(z|x): inputs (n, d) and context (n, c) -> mean and log-variance, each (e, n, p)."""
         a = self.architecture
-        near = 3 * torch.tanh(inputs / 3) if a.standardise_inputs else inputs.clamp(0, 1)
+        near = inputs
+        if not a.image:
+            near = 3 * torch.tanh(inputs / 3) if a.standardise_inputs else inputs.clamp(0, 1)
         h = self.encoder(torch.cat([near, context], -1).expand(a.members, -1, -1))
         raw = self.encoder_variance(h)
         if a.linear_skip:
@@ -144,12 +172,16 @@ class VAE(nn.Module):
             mean = sum_of_linear(self.encoder_mean, h, self.encoder_skip, linear)
         else:
             mean = self.encoder_mean(h)
+        if a.image:
+            raw = WIDEST_LOG_VARIANCE * torch.tanh(raw / WIDEST_LOG_VARIANCE)
         return mean, raw if a.positivity == "exp" else torch.log(raw.square() + 1e-8)
 
     def decode(self, z: Tensor, context: Tensor) -> Tensor:
         """P(x|z): codes (e, N, p), context (e or 1, N, c) -> the likelihoods' parameters (e, N, outputs)."""
         a = self.architecture
         z = torch.cat([z, context.expand(a.members, -1, -1)], -1) if a.context else z
+        if a.channels:
+            return self.decoder(z) + self._side_by_side(self.pixel_bias)
         h = self.decoder(z)
         if a.linear_skip:
             return sum_of_linear(self.decoder_head, h, self.decoder_skip, z, self._side_by_side)
@@ -228,7 +260,32 @@ def _linear_up_to_a_limit(inputs: Tensor) -> Tensor:
     return torch.where(size > LINEAR_UP_TO, far, inputs)
 
 
+def _encoder(a: Architecture, inputs: int, generator: torch.Generator) -> nn.Module:
+    """The encoder up to its heads: convolutions for an architecture with channels, else an MLP."""
+    if a.channels and a.image:
+        sizes = (_shape(a.image), a.channels, a.hidden[-1])
+        return ConvolutionalEncoder(a.members, *sizes, generator, activation=a.activation)
+    return MLP(a.members, inputs, a.hidden, generator, activation=a.activation)
+
+
+def _decoder(a: Architecture, generator: torch.Generator) -> nn.Module:
+    """The decoder, up to its head where it is an MLP; an image's widens where its encoder narrows."""
+    if a.channels and a.image:
+        sizes = (_shape(a.image), a.channels, a.hidden[-1], LIKELIHOODS[a.likelihoods[0]].outputs)
+        return ConvolutionalDecoder(a.members, a.latent, *sizes, generator, activation=a.activation)
+    hidden = a.hidden[::-1] if a.image else a.hidden
+    return MLP(a.members, a.latent + a.context, hidden, generator, activation=a.activation)
+
+
+def _shape(image: list[int]) -> tuple[int, int, int]:
+    height, width, channels = image
+    return height, width, channels
+
+
 def _groups(architecture: Architecture) -> list[Group]:
+    if architecture.image:
+        likelihood = LIKELIHOODS[architecture.likelihoods[0]]
+        return [Group(likelihood, list(range(architecture.features)), likelihood.outputs, 0)]
     groups, first = [], 0
     for name in dict.fromkeys(architecture.likelihoods):
         features = [j for j, other in enumerate(architecture.likelihoods) if other == name]

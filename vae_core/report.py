@@ -77,6 +77,20 @@ SCHEMA = pa.schema(
 )
 
 
+IMAGE_FIELDS = [
+    _field(
+        "elbo_excess", pa.float64(), "nats; the lecture's ELBO less the best possible for this very image"
+    ),
+    _field("complexity_bits", pa.float64(), "length of the image's compressed data as a PNG"),
+    _field("part", pa.string(), "which part of the score was largest: excess, elbo, complexity, levels"),
+]
+
+
+def schema_for(records: pa.Schema) -> pa.Schema:
+    """The report's columns for records scored with this schema: images have three more, at the end."""
+    return pa.schema([*SCHEMA, *(field for field in IMAGE_FIELDS if field.name in records.names)])
+
+
 @dataclass(frozen=True)
 class Decision:
     """Which records are flagged: by false discovery rate, by p-value, or so many from the top.
@@ -142,7 +156,8 @@ class Ranking:
 def rank(files: Sequence[Path], folder: Path, decision: Decision, *, explained: int = 10_000) -> Ranking:
     """Rank the records of the units' sorted files, in flat memory; intermediate files go into `folder`."""
     records, p_path, q_path = folder / "records.parquet", folder / "p.float64", folder / "q.float64"
-    schema = pa.schema([field for field in SCORED if field.name != "_offset"])
+    scored = pq.read_schema(files[0]) if files else SCORED
+    schema = pa.schema([field for field in scored if field.name != "_offset"])
     wanted = max(explained, decision.top_k or 0)
     rows, last = 0, (-np.inf, "", "", 0)
     stream = Stream(merge(files, folder))
@@ -176,7 +191,7 @@ def write(ranking: Ranking, reasons: Sequence[Path], path: Path, marks: Marks) -
         pq.ParquetFile(ranking.records, page_checksum_verification=True) as records,
         pq.ParquetWriter(
             path,
-            SCHEMA.with_metadata(metadata),
+            schema_for(records.schema_arrow).with_metadata(metadata),
             compression="zstd",
             use_dictionary=DICTIONARIES,
             write_page_checksum=True,
@@ -208,7 +223,8 @@ def _rows(
     columns |= _explanation(table, explained, told)
     columns["model_version"] = pa.array([marks.model_version] * len(p), pa.string())
     columns["as_of"] = pa.array([marks.as_of] * len(p), pa.timestamp("us", "UTC"))
-    return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+    schema = schema_for(table.schema)
+    return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
 def _explanation(table: pa.Table, explained: np.ndarray, told: Stream) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +44,11 @@ class Scores:
     n_missing: np.ndarray  # int32
     n_out_of_range: np.ndarray  # int32
     n_unseen: np.ndarray  # int32
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Any]) -> Self:
+        """Scores of several batches as one."""
+        return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in pieces]) for f in fields(cls)})
 
 
 @dataclass
@@ -115,7 +121,7 @@ class FittedModel:
         parts = [
             model._score(table.slice(first, AT_ONCE)) for first in range(0, max(1, table.num_rows), AT_ONCE)
         ]
-        return Scores(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Scores)})
+        return type(parts[0]).joined(parts)
 
     def _score(self, table: pa.Table | pa.RecordBatch) -> Scores:
         scores = self.evaluate(self.encoding.encode(table)).scores

@@ -18,6 +18,8 @@ from vae_core.calibration import Calibration
 from vae_core.disk import sync
 from vae_core.encoding import TableEncoding
 from vae_core.errors import InputError
+from vae_core.images.encoding import ImageEncoding
+from vae_core.images.model import ImageModel
 from vae_core.members import IndependentColumns
 from vae_core.model import VAE, Architecture
 from vae_core.scoring import FittedModel
@@ -61,7 +63,7 @@ def save(model: FittedModel, folder: str | Path) -> dict[str, Any]:
 
 def _contents(model: FittedModel) -> dict[str, bytes]:
     encoding = model.encoding.to_json()
-    profile = {c["name"]: {key: c.pop(key) for key in PROFILE} for c in encoding["columns"]}
+    profile = {c["name"]: {key: c.pop(key) for key in PROFILE if key in c} for c in encoding["columns"]}
     arrays = {f"vae.{name}": tensor.numpy() for name, tensor in model.vae.state_dict().items()}
     arrays["noise"] = model.noise.numpy()
     arrays["trained_on"] = model.trained_on
@@ -76,6 +78,9 @@ def _contents(model: FittedModel) -> dict[str, bytes]:
         "settings": model.settings,
         "summary": _finite(model.summary),
     }
+    if isinstance(model, ImageModel):
+        arrays |= model.arrays()
+        document["images"] = model.document()
     return {
         "model.json": _json(document),
         "encoding.json": _json(encoding),
@@ -104,7 +109,8 @@ def load(folder: str | Path) -> FittedModel:
     profile = json.loads(contents["profile.json"])["columns"]
     for column in encoding_document["columns"]:
         column |= profile[column["name"]]
-    encoding = TableEncoding.from_json(encoding_document)
+    of_images = encoding_document.get("type") == "images"
+    encoding: Any = (ImageEncoding if of_images else TableEncoding).from_json(encoding_document)
     arrays = safetensors_numpy.load(contents["weights.safetensors"])
     vae = VAE(Architecture.from_json(document["architecture"]))
     vae.load_state_dict({k[4:]: torch.from_numpy(v) for k, v in arrays.items() if k.startswith("vae.")})
@@ -114,18 +120,19 @@ def load(folder: str | Path) -> FittedModel:
         own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
         companions[name] = IndependentColumns.from_arrays(own, encoding.features)
     calibrations = json.loads(contents["calibration.json"])
-    return FittedModel(
-        encoding=encoding,
-        vae=vae.eval(),
-        noise=torch.from_numpy(arrays["noise"]),
-        weights=document["weights"],
-        companions=companions,
-        calibration=Calibration.from_json(calibrations["whole"]),
-        alone={name: Calibration.from_json(own) for name, own in calibrations["alone"].items()},
-        settings=document["settings"],
-        summary=document["summary"],
-        trained_on=arrays["trained_on"],
-    )
+    common: dict[str, Any] = {
+        "encoding": encoding,
+        "vae": vae.eval(),
+        "noise": torch.from_numpy(arrays["noise"]),
+        "weights": document["weights"],
+        "companions": companions,
+        "calibration": Calibration.from_json(calibrations["whole"]),
+        "alone": {name: Calibration.from_json(own) for name, own in calibrations["alone"].items()},
+        "settings": document["settings"],
+        "summary": document["summary"],
+        "trained_on": arrays["trained_on"],
+    }
+    return ImageModel.restore(document["images"], arrays, **common) if of_images else FittedModel(**common)
 
 
 def model_digest(folder: str | Path) -> str:

@@ -18,6 +18,7 @@ from vae_core.bounds import noise_blocks
 from vae_core.calibration import Calibration
 from vae_core.descent import Progress, Run, TrainingStopped, optimise, stopped
 from vae_core.encoding import TableEncoding
+from vae_core.errors import InputError
 from vae_core.linear_start import set_input_scaling, start_linear
 from vae_core.members import IndependentColumns
 from vae_core.minibatches import InMemory, Minibatches, Stream, Streamed, tensors
@@ -25,9 +26,10 @@ from vae_core.model import VAE, Architecture
 from vae_core.records import MOST_CELLS, STREAM_CELLS, TrainingRecords, gather
 from vae_core.scoring import BLOCKS, FittedModel
 
-__all__ = ["Progress", "Settings", "TrainingStopped", "fit"]
+__all__ = ["Progress", "Settings", "TrainingStopped", "fit", "trimmed_mean"]
 
 PRESETS = ("default", "lecture")
+ON_GREY_LEVELS = ("grey_bernoulli", "discretised_logistic")  # of images
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 30, 600, 6000
 # Lifts the ranking where training data is contaminated, costs nothing where it is clean.
 MOST_LATENTS = 64
@@ -45,7 +47,8 @@ class Settings:
     """
 
     preset: str = "default"
-    likelihood: str | None = None  # for real columns: None (Gaussian) | "bernoulli" | "continuous_bernoulli"
+    # For real columns: None (Gaussian), "bernoulli", "continuous_bernoulli"; for pixels see vae_core.images.
+    likelihood: str | None = None
     latent: int | None = None
     hidden: tuple[int, ...] = (64, 64)
     members: int | None = None  # VAEs in the batched ensemble
@@ -65,9 +68,10 @@ class Settings:
             raise ValueError(f"preset is one of {', '.join(PRESETS)}; got {self.preset!r}")
         if self.positivity not in ("exp", "square"):
             raise ValueError(f'positivity is "exp" or "square"; got {self.positivity!r}')
-        if self.likelihood not in (None, "bernoulli", "continuous_bernoulli"):
+        if self.likelihood not in (None, "bernoulli", "continuous_bernoulli", *ON_GREY_LEVELS):
             raise ValueError(
-                f"likelihood is None, 'bernoulli' or 'continuous_bernoulli'; got {self.likelihood!r}"
+                "likelihood is None, 'bernoulli' or 'continuous_bernoulli', and for images also "
+                f"'grey_bernoulli' or 'discretised_logistic'; got {self.likelihood!r}"
             )
         if self.columns_weight is not None and self.columns_weight < 0:
             raise ValueError(f"columns_weight must be 0 or more; got {self.columns_weight}")
@@ -101,6 +105,9 @@ def fit(
     TrainingStopped when the loss is not finite.
     """
     settings = settings or Settings()
+    if settings.likelihood in ON_GREY_LEVELS:
+        fix = "A table takes continuous_bernoulli"
+        raise InputError(f"{settings.likelihood} is a likelihood of pixels", fix=fix)
     encoding = TableEncoding.fit(
         batches(),
         ids=ids,
@@ -241,7 +248,7 @@ def _finish(encoding: TableEncoding, records: TrainingRecords, settings: Setting
         "steps": run.steps,
         "likelihoods": {encoding.described[f.column].name: f.likelihood for f in encoding.features},
         "log_jacobian": encoding.log_jacobian,
-        "heldout_elbo": _trimmed_mean(parts.scores.elbo),
+        "heldout_elbo": trimmed_mean(parts.scores.elbo),
         "heldout_is": "calibration" if heldout else "fit",
     }
     return model
@@ -269,12 +276,12 @@ def _compare_with_start(model: FittedModel, records: TrainingRecords, start: dic
         torch.nn.init.zeros_(head.weight)
     before = FittedModel(model.encoding, linear.eval(), model.noise).evaluate(reference).scores.elbo
     gain = trained - before
-    model.summary["linear_start_elbo"] = _trimmed_mean(before)
-    model.summary["gain_over_linear_start"] = _trimmed_mean(gain)
-    model.summary["better_than_linear_start"] = bool(_trimmed_mean(gain) > 0)
+    model.summary["linear_start_elbo"] = trimmed_mean(before)
+    model.summary["gain_over_linear_start"] = trimmed_mean(gain)
+    model.summary["better_than_linear_start"] = bool(trimmed_mean(gain) > 0)
 
 
-def _trimmed_mean(nats: np.ndarray) -> float:
+def trimmed_mean(nats: np.ndarray) -> float:
     """Mean without the lowest and highest 1 %: one wild held-out record must not decide a comparison."""
     ordered = np.sort(nats)
     cut = int(0.01 * len(ordered))

@@ -26,6 +26,7 @@ from vae_core.errors import InputError
 from vae_core.ranking import MERGED_ROWS, Key, sort_records, up_to
 
 __all__ = [
+    "IMAGE_SCORED",
     "NO_P_VALUE", "REASONS", "SCORED", "Cut", "ExplainUnit", "ModelChoice", "ScoreUnit", "UnitResult",
     "explained_file", "scored_file",
 ]  # fmt: skip
@@ -50,6 +51,7 @@ SCORED = pa.schema(
         ("_offset", pa.int32()),  # the record's place within the unit
     ]
 )
+IMAGE_SCORED = [("elbo_excess", pa.float64()), ("complexity_bits", pa.float64()), ("part", pa.string())]
 REASONS = pa.list_(
     pa.struct(
         [(name, pa.string()) for name in ("feature", "value", "expected", "low", "high")]
@@ -122,7 +124,11 @@ def load_model(folder: Path, digest: str) -> Any:
 def explain_table(model: Any, table: pa.Table, *, top: int) -> pa.Table:
     """Reasons for each record of a table, by the model's own explanation."""
     from vae_core import explanation
+    from vae_core.images import explanation as of_images
+    from vae_core.images.model import ImageModel
 
+    if isinstance(model, ImageModel):
+        return of_images.explain(model, table, top=top)
     return explanation.explain(model, table, top=top)
 
 
@@ -134,6 +140,7 @@ class ModelChoice:
     digest: str
     draws: int | None = None
     members: tuple[str, ...] | None = None
+    rank_by: str | None = None
     load: Load = load_model
 
     def model(self) -> Any:
@@ -146,9 +153,18 @@ def _loaded(choice: ModelChoice) -> Any:
     model = choice.load(Path(choice.folder), choice.digest)
     if choice.draws is not None:
         model = model.with_draws(choice.draws)
-    if choice.members is not None:
+    members = choice.members
+    if choice.rank_by is not None:
+        if hasattr(model, "ranked_by"):
+            model = model.ranked_by(choice.rank_by)
+        elif choice.rank_by == "elbo":
+            members = members or ("vae",)
+        else:
+            fix = "Say elbo, or leave --rank-by out"
+            raise InputError(f'a table is not ranked by "{choice.rank_by}"', file=choice.folder, fix=fix)
+    if members is not None:
         try:
-            model = model.with_members(list(choice.members))
+            model = model.with_members(list(members))
         except ValueError as problem:
             raise InputError(
                 str(problem), file=choice.folder, fix="Name members that the model has"
@@ -277,10 +293,13 @@ def _table(table: pa.Table, scores: Any) -> pa.Table:
         "row": table["_row"],
         "_offset": np.arange(table.num_rows, dtype=np.int32),
     }
-    for name in SCORED.names:
+    schema = SCORED
+    for name, kind in IMAGE_SCORED if hasattr(scores, "part") else []:
+        schema = schema.append(pa.field(name, kind))
+    for name in schema.names:
         if name not in columns:
             columns[name] = pa.array(getattr(scores, name), from_pandas=name in ("p_value", "elbo_se"))
-    return pa.table({name: columns[name] for name in SCORED.names}).cast(SCORED)
+    return pa.table({name: columns[name] for name in schema.names}).cast(schema)
 
 
 def _checked(scored: pa.Table) -> pa.Table:

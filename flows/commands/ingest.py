@@ -8,19 +8,24 @@ import typer
 
 from flows import terminal
 from flows.commands.options import (
+    Colour,
     Dataset,
     Delimiter,
     Encoding,
+    Fit,
     From,
     Ids,
+    ImageColumn,
     Json,
     NullValues,
     OnSchema,
     PathArgument,
+    Size,
     Time,
     Until,
     UsePrefect,
     as_flow,
+    image_options,
     pairs,
 )
 
@@ -46,6 +51,10 @@ def ingest(
     on_schema: OnSchema = "warn",
     encoding: Encoding = "utf-8",
     delimiter: Delimiter = None,
+    size: Size = None,
+    fit: Fit = None,
+    colour: Colour = None,
+    image_column: ImageColumn = None,
     prefect: UsePrefect = False,
     json: Json = False,
 ) -> None:
@@ -59,6 +68,7 @@ def ingest(
         "store": store, "dataset": name, "ids": id, "start": from_, "until": until, "time": time,
         "types": pairs(type_, "--type"), "null_values": null_values, "on_schema": on_schema,
         "encoding": encoding, "delimiter": delimiter,
+        "images": image_options(size, fit, colour, image_column),
     }  # fmt: skip
     if as_flow(prefect):
         from flows import orchestration

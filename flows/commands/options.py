@@ -11,7 +11,8 @@ import typer
 from vae_core.errors import InputError, one_line
 
 PathArgument = Annotated[
-    str, typer.Argument(help="A Parquet or CSV file, a folder of them, a glob, or an ingested dataset.")
+    str,
+    typer.Argument(help="A Parquet or CSV file, a folder of them or of images, a glob, or a dataset."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 UsePrefect = Annotated[
@@ -38,8 +39,28 @@ Fdr = Annotated[
 ]
 Alpha = Annotated[float | None, typer.Option(help="Flag records whose p-value is at most this.")]
 TopK = Annotated[int | None, typer.Option(min=0, help="Flag the K highest-ranked records.")]
+RankBy = Annotated[
+    str | None,
+    typer.Option(help="elbo: rank by the pure bound. Images: combined (the default) or elbo."),
+]
+Size = Annotated[
+    str | None, typer.Option(help="Images: bring them to WIDTHxHEIGHT. Default: their own, up to 64.")
+]
+Fit = Annotated[str | None, typer.Option(help="Images of another size: stretch (default), crop or pad.")]
+Colour = Annotated[str | None, typer.Option(help="Images: grey or rgb. Default: as they are.")]
+ImageColumn = Annotated[
+    str | None, typer.Option(help="Images: the Parquet column of their bytes, or the array of an .npz file.")
+]
 Members = Annotated[str | None, typer.Option(help="Rank by these members only: vae for the pure VAE.")]
 Output = Annotated[str, typer.Option(help="Folder of the reports.")]
+
+
+def image_options(
+    size: str | None = None, fit: str | None = None, colour: str | None = None, column: str | None = None
+) -> dict[str, str] | None:
+    """What was said of images; None where nothing was."""
+    said = {"size": size, "fit": fit, "colour": colour, "column": column}
+    return {name: value for name, value in said.items() if value is not None} or None
 
 
 def pairs(options: Sequence[str], flag: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from flows.commands.options import (
     Encoding,
     Fdr,
     From,
+    ImageColumn,
     Json,
     Members,
     Model,
@@ -21,11 +22,13 @@ from flows.commands.options import (
     OnSchema,
     Output,
     PathArgument,
+    RankBy,
     TopK,
     Until,
     UsePrefect,
     Workers,
     as_flow,
+    image_options,
 )
 
 app = typer.Typer()
@@ -55,11 +58,13 @@ def score(
     ] = False,
     workers: Workers = 1,
     members: Members = None,
+    rank_by: RankBy = None,
     null_values: NullValues = [],
     on_schema: OnSchema = "warn",
     encoding: Encoding = "utf-8",
     delimiter: Delimiter = None,
     dataset: Dataset = None,
+    image_column: ImageColumn = None,
     prefect: UsePrefect = False,
     json: Json = False,
 ) -> None:
@@ -73,7 +78,8 @@ def score(
     options: dict[str, Any] = {
         "model": model, "output": output, "dataset": dataset, "start": from_, "until": until, "as_of": as_of,
         "fdr": fdr, "alpha": alpha, "top_k": top_k, "replace": replace, "workers": workers,
-        "members": members, "null_values": null_values, "on_schema": on_schema,
+        "members": members, "rank_by": rank_by, "images": image_options(column=image_column),
+        "null_values": null_values, "on_schema": on_schema,
         "encoding": encoding, "delimiter": delimiter,
     }  # fmt: skip
     if as_flow(prefect):

@@ -8,19 +8,24 @@ import typer
 
 from flows import terminal
 from flows.commands.options import (
+    Colour,
     Dataset,
     Delimiter,
     Encoding,
+    Fit,
     From,
     Ids,
+    ImageColumn,
     Json,
     NullValues,
     OnSchema,
     PathArgument,
+    Size,
     Time,
     Until,
     UsePrefect,
     as_flow,
+    image_options,
     pairs,
 )
 
@@ -70,6 +75,10 @@ def train(
     encoding: Encoding = "utf-8",
     delimiter: Delimiter = None,
     dataset: Dataset = None,
+    size: Size = None,
+    fit: Fit = None,
+    colour: Colour = None,
+    image_column: ImageColumn = None,
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Train even if this very model is registered already.")
     ] = False,
@@ -91,6 +100,7 @@ def train(
         "name": name, "dataset": dataset, "ids": id, "start": from_, "until": until, "time": time,
         "kinds": pairs(kind, "--kind"), "null_values": null_values, "on_schema": on_schema,
         "encoding": encoding, "delimiter": delimiter,
+        "images": image_options(size, fit, colour, image_column),
         "settings": {k: v for k, v in settings.items() if v is not None}, "retrain": retrain,
     }  # fmt: skip
     if as_flow(prefect):

@@ -32,7 +32,7 @@ def trained(console: Console, result: Mapping[str, Any]) -> None:
         f"[bold]{safe(result['name'])}[/bold] version {result['version']}"
         + (f" ({aliases})" if aliases else "")
         + f": held-out ELBO {number(result['heldout_elbo'])} nats on average"
-        + f", linear start {number(result['linear_start_elbo'])}"
+        + _beside(result)
     )
     if result["better_than_linear_start"] is False:
         console.print(
@@ -42,6 +42,14 @@ def trained(console: Console, result: Mapping[str, Any]) -> None:
         console.print(f'Left out: column "{safe(name)}" ({safe(reason)})')
     _warnings(console, result)
     console.print(f"Model: models:/{result['name']}/{result['version']}", soft_wrap=True)
+
+
+def _beside(result: Mapping[str, Any]) -> str:
+    """What the held-out ELBO is compared with: the linear start, or for images probabilistic PCA."""
+    for name, label in (("linear_start_elbo", "linear start"), ("ppca", "probabilistic PCA's log P(x)")):
+        if result.get(name) is not None:
+            return f", {label} {number(result[name])}"
+    return ""
 
 
 def scored(console: Console, result: Mapping[str, Any]) -> None:

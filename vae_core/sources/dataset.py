@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -70,6 +71,14 @@ class Dataset:
     parts: tuple[Part, ...] = ()
     rows_per_group: int = 65_536
     sources: tuple[dict[str, object], ...] = field(default=(), repr=False)
+    image: dict[str, Any] | None = None  # of images: height, width, channels, depth, fit
+
+    @property
+    def cells(self) -> int:
+        """Values of one record: of a table its columns, of an image its pixels' values."""
+        if self.image is None:
+            return max(1, len(self.columns))
+        return int(self.image["height"] * self.image["width"] * self.image["channels"])
 
     @property
     def quarantine(self) -> Path:
@@ -79,7 +88,8 @@ class Dataset:
 
 def arrow_schema(columns: dict[str, str]) -> pa.Schema:
     """The Arrow schema of a part: the three leading columns, then the user's."""
-    return pa.schema([*LEADING, *((name, TYPES[kind]) for name, kind in columns.items())])
+    stored = {**TYPES, "image": pa.binary()}
+    return pa.schema([*LEADING, *((name, stored[kind]) for name, kind in columns.items())])
 
 
 def is_dataset(path: str | Path) -> bool:
@@ -154,6 +164,8 @@ def batches(
 ) -> Iterator[pa.RecordBatch]:
     """All rows in order, as batches of at most `rows` rows, with the three leading columns. Flat memory."""
     names = _names(dataset, columns)
+    if dataset.image is not None:
+        rows = min(rows, dataset.rows_per_group)
     for part in dataset.parts:
         path = dataset.folder / part.name
         try:
@@ -178,7 +190,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 def manifest_text(dataset: Dataset) -> str:
     """What `_dataset.json` holds: no clock and no absolute path, so the same input gives the same bytes."""
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT,
         "name": dataset.name,
         "columns": dataset.columns,
@@ -193,6 +205,8 @@ def manifest_text(dataset: Dataset) -> str:
         "parts": [vars(part) for part in dataset.parts],
         "sources": dataset.sources,
     }
+    if dataset.image is not None:
+        content["image"] = dataset.image
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
 
@@ -231,6 +245,7 @@ def _load(folder: Path) -> Dataset:
             parts=tuple(Part(**part) for part in content["parts"]),
             rows_per_group=content["rows_per_group"],
             sources=tuple(content["sources"]),
+            image=content.get("image"),
         )
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as cause:
         raise InputError(

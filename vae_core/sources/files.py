@@ -120,7 +120,7 @@ def _format(path: Path) -> str | None:
 
 
 def _without_ending(name: str) -> str:
-    return re.sub(r"\.(parquet|pq|csv|tsv)(\.gz)?$", "", name, flags=re.IGNORECASE)
+    return re.sub(r"\.(parquet|pq|csv|tsv|npz|npy|idx)(\.gz)?$", "", name, flags=re.IGNORECASE)
 
 
 def _walk(folder: Path) -> list[Path]:

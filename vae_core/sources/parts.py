@@ -28,15 +28,15 @@ QUARANTINE_SCHEMA = pa.schema(
 )
 
 
-def rows_per_group(columns: int) -> int:
-    """Rows of a row group: a power of two from 1,024 to 65,536, fewer for a wide table, so that memory is
-    bounded.
+def rows_per_group(cells: int, *, fewest: int = 1024) -> int:
+    """Rows of a row group: a power of two from `fewest` to 65,536, fewer for wide records, so that memory is
+    bounded. `cells` is the number of columns, or of an image's values.
 
     >>> rows_per_group(10), rows_per_group(1500)
     (65536, 1024)
     """
     rows = 65_536
-    while rows > 1024 and rows * columns > CELLS_PER_GROUP:
+    while rows > fewest and rows * cells > CELLS_PER_GROUP:
         rows //= 2
     return rows
 
@@ -44,10 +44,10 @@ def rows_per_group(columns: int) -> int:
 class PartWriter:
     """Writes tables as `part-00000.parquet`, ...: the same rows give the same bytes, however they arrive."""
 
-    def __init__(self, folder: Path, columns: dict[str, str]) -> None:
+    def __init__(self, folder: Path, columns: dict[str, str], *, cells: int | None = None) -> None:
         self.folder = folder
         self.schema = arrow_schema(columns)
-        self.rows_per_group = rows_per_group(len(columns))
+        self.rows_per_group = rows_per_group(cells, fewest=16) if cells else rows_per_group(len(columns))
         self.repeated = ["_source", *(name for name, kind in columns.items() if kind == "string")]
         self.names: list[str] = []
         self._counts: list[int] = []
@@ -184,13 +184,13 @@ class Keys:
 
 
 def without(
-    folder: Path, columns: dict[str, str], names: list[str], doomed: np.ndarray
+    folder: Path, columns: dict[str, str], names: list[str], doomed: np.ndarray, *, cells: int | None = None
 ) -> tuple[list[Part], list[Entry]]:
     """Write the parts again without the rows at these ordinals: the new parts, and lines of quarantine."""
     for name in names:
         (folder / name).rename(folder / f"first-{name}")
     first_names = [f"first-{name}" for name in names]
-    writer, entries = PartWriter(folder, columns), []
+    writer, entries = PartWriter(folder, columns, cells=cells), []
     for first, table in _tables(folder, first_names, None):
         here = doomed[(doomed >= first) & (doomed < first + table.num_rows)] - first
         keep = np.ones(table.num_rows, bool)
