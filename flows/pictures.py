@@ -27,11 +27,16 @@ def are_meant(path: str, options: Mapping[str, Any] | None, *, is_table: bool) -
     return found
 
 
-def ingest(path: str, store: Path, options: Mapping[str, Any] | None, **rest: Any) -> Any:
-    """Images -> a dataset folder."""
+def ingest(
+    path: str, store: str | None, options: Mapping[str, Any] | None, *, timed: bool, **rest: Any
+) -> Any:
+    """Images -> a dataset folder; `timed` says that an interval of time was asked for."""
     from vae_core import images
 
-    return images.ingest(path, store, **images.options_of(options or {}), **rest)
+    if timed:
+        raise InputError("images have no time", file=path, fix="Leave out --from and --until")
+    place = Path(store) if store else registry.home() / "datasets"
+    return images.ingest(path, place, **images.options_of(options or {}), **rest)
 
 
 def fit(data: Any, folder: Path, *, settings: Any, progress: Any, checkpoint: Path) -> Path:

@@ -110,7 +110,7 @@ def register(
             mlflow.set_tags(dict(tags or {}))
             _log_metrics(mlflow, run.info.run_id, history, metrics or {})
             info = _log_pyfunc(mlflow, folder, columns, example)
-            if pictures is not None:  # of training, in the order of its steps
+            if pictures is not None and pictures.is_dir():  # of training, in the order of its steps
                 mlflow.log_artifacts(str(pictures), "images")
         client = mlflow.MlflowClient()
         if not client.search_registered_models(f"name = '{name}'"):

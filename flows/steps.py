@@ -59,10 +59,8 @@ def ingest(
     from flows import pictures
 
     if pictures.are_meant(path, images, is_table=bool(types)):
-        if start or until:
-            raise InputError("images have no time", file=path, fix="Leave out --from and --until")
         options = {"name": dataset or dataset_name(path), "ids": tuple(ids), "progress": progress}
-        return pictures.ingest(path, Path(store) if store else home() / "datasets", images, **options)
+        return pictures.ingest(path, store, images, timed=bool(start or until), **options)
     return sources.ingest(
         path,
         Path(store) if store else home() / "datasets",
@@ -195,7 +193,6 @@ def register(
 
     model = storage.load(folder)
     summary = model.summary
-    shown = folder.with_name("pictures")
     version = registry.register(
         folder,
         name=name,
@@ -209,7 +206,7 @@ def register(
             "kinds": json.dumps(kinds),
         },
         history=summary.get("history", []),
-        pictures=shown if shown.is_dir() else None,
+        pictures=folder.with_name("pictures"),
         metrics={k: v for k, v in summary.items() if isinstance(v, float)},
         tags={
             TRAINING_KEY: training_key(data, kinds=kinds, settings=settings),
@@ -306,7 +303,7 @@ def score(path: str, *, model: str, progress: Any = None, **options: Any) -> dic
 def as_the_model_reads(version: ModelVersion, images: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The options of ingest that the model decides: the columns' types, the key and the time column.
 
-    Of images: their shape; `images` may name the column that holds them here.
+    Of images: their shape; `images` may name their column.
     """
     from vae_core import storage
 
