@@ -26,6 +26,7 @@ ORDER = (
     "storage",
     "images",
     "training",
+    "committee",
     "descent",
     "minibatches",
     "linear_start",

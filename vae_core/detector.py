@@ -37,9 +37,10 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         Widths of the hidden layers.
     batch_size, draws : int
         Records in a gradient step; draws of z in a score.
-    columns_weight : float, optional
-        Prior weight of the independent-columns member beside the VAE's 1: 1/3, and 0 for the lecture's
-        preset. With 0 the score is the pure ELBO.
+    columns_weight, kernel_weight : float, optional
+        Prior weights of the independent columns and of the kernel density beside the VAE's 1. None: balanced,
+        by how far each one's bounds spread (the lecture's preset: 0). With 0 for both the score is the pure
+        ELBO. The kernel density holds up to 2,000 training records; without it the model holds none.
     alpha : float
         `predict` calls a record an outlier when fewer than this share of held-out training records score as
         low.
@@ -79,6 +80,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         learning_rate: float | None = None,
         draws: int = 16,
         columns_weight: float | None = None,
+        kernel_weight: float | None = None,
         alpha: float = 0.05,
         kinds: Mapping[str, str] | None = None,
         device: str = "auto",
@@ -94,6 +96,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         self.learning_rate = learning_rate
         self.draws = draws
         self.columns_weight = columns_weight
+        self.kernel_weight = kernel_weight
         self.alpha = alpha
         self.kinds = kinds
         self.device = device
@@ -140,6 +143,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):
             learning_rate=self.learning_rate,
             draws=self.draws,
             columns_weight=self.columns_weight,
+            kernel_weight=self.kernel_weight,
             random_state=int(seed),
             device=self.device,
         )

@@ -14,7 +14,7 @@ from vae_core.columns import numbers, texts
 from vae_core.encoding import Encoded, TableEncoding
 from vae_core.errors import InputError
 
-__all__ = ["TrainingRecords", "are_among", "finite", "gather", "identities"]
+__all__ = ["TrainingRecords", "are_among", "finite", "gather", "identities", "joined", "take"]
 
 MOST_CELLS = 20_000_000
 FEWEST_TO_SPLIT = 50  # with fewer records all of them are fitted, and nothing is calibrated
@@ -128,14 +128,19 @@ def _shrink(
 ) -> tuple[list[Encoded], list[np.ndarray], list[np.ndarray], int]:
     all_keys = np.concatenate(keys)
     chosen = np.sort(np.argsort(all_keys, kind="stable")[:most])
-    joined = Encoded(**{f.name: np.concatenate([getattr(e, f.name) for e in kept]) for f in fields(Encoded)})
+    whole = joined(kept)
     all_names = np.concatenate(names)
     return (
-        [take(joined, chosen)],
+        [take(whole, chosen)],
         [all_names[chosen] if len(all_names) else all_names],
         [all_keys[chosen]],
         len(chosen),
     )
+
+
+def joined(parts: list[Encoded]) -> Encoded:
+    """Encoded batches one after another."""
+    return Encoded(**{f.name: np.concatenate([getattr(e, f.name) for e in parts]) for f in fields(Encoded)})
 
 
 def take(encoded: Encoded, rows: np.ndarray) -> Encoded:

@@ -14,7 +14,7 @@ from torch import Tensor
 from vae_core.bounds import importance_bound, kl_standard_normal, log_weights, noise_blocks
 from vae_core.calibration import Calibration
 from vae_core.encoding import Encoded, TableEncoding
-from vae_core.members import IndependentColumns
+from vae_core.members import Companion
 from vae_core.model import VAE
 from vae_core.records import are_among, identities
 
@@ -57,7 +57,7 @@ class Contributions:
 
     scores: Scores
     nats: np.ndarray  # (n, columns): each column's share of the bound
-    kl_nats: np.ndarray  # (n,): minus the weighted KL
+    kl_nats: np.ndarray  # (n,): minus the members' weighted KLs
 
 
 @dataclass
@@ -68,7 +68,7 @@ class FittedModel:
     vae: VAE
     noise: Tensor  # (blocks, draws, p)
     weights: dict[str, float] = field(default_factory=lambda: {"vae": 1.0})
-    companions: dict[str, IndependentColumns] = field(default_factory=dict)
+    companions: dict[str, Companion] = field(default_factory=dict)
     calibration: Calibration = field(default_factory=Calibration)
     alone: dict[str, Calibration] = field(default_factory=dict)  # each member's own, for when it scores alone
     settings: dict[str, Any] = field(default_factory=dict)
@@ -251,13 +251,14 @@ class FittedModel:
         reconstruction = nats.sum(1)
         elbo = reconstruction - kl
         weight = self.weights.get("vae", 0.0)
-        shares = weight * nats
+        shares, divergence = weight * nats, weight * kl
         for name, companion in self.companions.items():
             if name in self.weights:
-                own = self._by_column(companion.log_prob(encoded.values, encoded.mask)) + encoded.fixed
-                shares = shares + self.weights[name] * own
+                terms, own_kl = companion.parts(encoded.values, encoded.mask)
+                shares = shares + self.weights[name] * (self._by_column(terms) + encoded.fixed)
+                divergence = divergence + self.weights[name] * own_kl
         only_vae = set(self.weights) == {"vae"}
-        bound = elbo if only_vae else shares.sum(1) - weight * kl
+        bound = elbo if only_vae else shares.sum(1) - divergence
         error = blocks.std(0, ddof=1) / np.sqrt(len(blocks)) if len(blocks) > 1 else np.full(len(kl), np.nan)
         scores = Scores(
             anomaly_score=-bound,
@@ -271,7 +272,7 @@ class FittedModel:
             n_out_of_range=encoded.n_out_of_range,
             n_unseen=encoded.n_unseen,
         )
-        return Contributions(scores, shares, -weight * kl)
+        return Contributions(scores, shares, -divergence)
 
     @torch.no_grad()
     def importance_bound(self, table: pa.Table, *, draws: int = 64, random_state: int = 0) -> np.ndarray:

@@ -20,7 +20,7 @@ from vae_core.encoding import TableEncoding
 from vae_core.errors import InputError
 from vae_core.images.encoding import ImageEncoding
 from vae_core.images.model import ImageModel
-from vae_core.members import IndependentColumns
+from vae_core.members import COMPANIONS
 from vae_core.model import VAE, Architecture
 from vae_core.scoring import FittedModel
 
@@ -118,7 +118,7 @@ def load(folder: str | Path) -> FittedModel:
     for name in document["members"]:
         prefix = f"member.{name}."
         own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-        companions[name] = IndependentColumns.from_arrays(own, encoding.features)
+        companions[name] = COMPANIONS[name].from_arrays(own, encoding.features)
     calibrations = json.loads(contents["calibration.json"])
     common: dict[str, Any] = {
         "encoding": encoding,

@@ -16,11 +16,11 @@ from torch import Tensor
 from vae_core import distributed
 from vae_core.bounds import noise_blocks
 from vae_core.calibration import Calibration
+from vae_core.committee import with_companions
 from vae_core.descent import Progress, Run, TrainingStopped, optimise, stopped
 from vae_core.encoding import TableEncoding
 from vae_core.errors import InputError
 from vae_core.linear_start import set_input_scaling, start_linear
-from vae_core.members import IndependentColumns
 from vae_core.minibatches import InMemory, Minibatches, Stream, Streamed, tensors
 from vae_core.model import VAE, Architecture
 from vae_core.records import MOST_CELLS, STREAM_CELLS, TrainingRecords, gather
@@ -31,9 +31,7 @@ __all__ = ["Progress", "Settings", "TrainingStopped", "fit", "trimmed_mean"]
 PRESETS = ("default", "lecture")
 ON_GREY_LEVELS = ("grey_bernoulli", "discretised_logistic")  # of images
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 30, 600, 6000
-# Lifts the ranking where training data is contaminated, costs nothing where it is clean.
 MOST_LATENTS = 64
-COLUMNS_WEIGHT = 1 / 3
 CHECKED = 4000  # held-out records at each look: 10,000 took longer than the steps between
 # A stream is read at least once; of very many records a step takes more, so that the steps stay this few.
 MOST_STREAMED_STEPS = 24_000
@@ -57,7 +55,10 @@ class Settings:
     learning_rate: float | None = None
     positivity: str = "exp"  # "exp" | "square": how the encoder's outputs give positive variances
     draws: int = 16  # at scoring
-    columns_weight: float | None = None  # prior weight of the independent-columns member, against the VAE's 1
+    columns_weight: float | None = (
+        None  # of the independent-columns member, against the VAE's 1; None: balanced
+    )
+    kernel_weight: float | None = None  # of the kernel density, which holds training records; the same
     selection_fraction: float = 0.1  # held out to choose the best state
     calibration_fraction: float = 0.1  # held out from fitting and choosing, for p-values
     random_state: int = 0
@@ -73,8 +74,10 @@ class Settings:
                 "likelihood is None, 'bernoulli' or 'continuous_bernoulli', and for images also "
                 f"'grey_bernoulli' or 'discretised_logistic'; got {self.likelihood!r}"
             )
-        if self.columns_weight is not None and self.columns_weight < 0:
-            raise ValueError(f"columns_weight must be 0 or more; got {self.columns_weight}")
+        for name in ("columns_weight", "kernel_weight"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be 0 or more; got {value}")
         for name in ("latent", "members", "steps", "batch_size", "draws"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -209,30 +212,21 @@ def _state(vae: VAE) -> dict[str, Tensor]:
 
 def _finish(encoding: TableEncoding, records: TrainingRecords, settings: Settings, run: Run) -> FittedModel:
     """The model on the CPU, with companions, noise, and calibration on records held out from all of it."""
-    weights, companions = {"vae": 1.0}, {}
-    weight = settings.columns_weight
-    if weight is None:
-        weight = 0.0 if settings.preset == "lecture" else COLUMNS_WEIGHT
-    if weight > 0:
-        weights = {"vae": 1 / (1 + weight), "columns": weight / (1 + weight)}
-        companions["columns"] = IndependentColumns.fit(
-            records.fit.values, records.fit.mask, encoding.features
-        )
     model = FittedModel(
         encoding=encoding,
         vae=run.vae.cpu().eval(),
         noise=noise_blocks(BLOCKS, 1, run.vae.architecture.latent, seed=settings.random_state),
-        weights=weights,
-        companions=companions,
         settings=settings.to_json(),
         trained_on=records.identities,
     ).with_draws(settings.draws)
+    weights = _companion_weights(settings)
+    model = with_companions(model, [records.fit, records.selection], weights, settings.random_state)
     reference = records.reference()
     parts = model.evaluate(reference)
     if not np.isfinite(parts.scores.bound).all():
         raise stopped("a held-out record's bound is", run, run.steps)
     model.alone = {
-        name: _calibrate(model.with_members([name]), records) for name in weights if len(weights) > 1
+        name: _calibrate(model.with_members([name]), records) for name in model.weights if model.companions
     }
     model.calibration = _calibrate(model, records)
     heldout = len(records.calibration.values) > 0
@@ -252,6 +246,16 @@ def _finish(encoding: TableEncoding, records: TrainingRecords, settings: Setting
         "heldout_is": "calibration" if heldout else "fit",
     }
     return model
+
+
+def _companion_weights(settings: Settings) -> dict[str, float | None]:
+    """The lecture's VAE stands alone unless asked; kernels are for columns in standardised units."""
+    lecture = settings.preset == "lecture"
+    kernel = None if settings.likelihood is None and not lecture else 0.0
+    return {
+        "columns": 0.0 if lecture and settings.columns_weight is None else settings.columns_weight,
+        "kernel": kernel if settings.kernel_weight is None else settings.kernel_weight,
+    }
 
 
 def _calibrate(model: FittedModel, records: TrainingRecords) -> Calibration:

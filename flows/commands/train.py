@@ -65,7 +65,14 @@ def train(
     draws: Annotated[int | None, typer.Option(min=1, help="Noise draws for each record at scoring.")] = None,
     members: Annotated[int | None, typer.Option(min=1, help="VAEs in the ensemble.")] = None,
     columns_weight: Annotated[
-        float | None, typer.Option(min=0, help="Weight of an independent-columns member beside the VAE's 1.")
+        float | None,
+        typer.Option(min=0, help="Weight of the independent columns beside the VAE's 1. Default: balanced."),
+    ] = None,
+    kernel_weight: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="The same of the kernel density. 0: without; the model then holds no records."
+        ),
     ] = None,
     positivity: Annotated[str | None, typer.Option(help="The encoder's variances by exp or square.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
@@ -94,7 +101,8 @@ def train(
     settings = {
         "preset": preset, "steps": steps_, "batch_size": batch_size, "learning_rate": learning_rate,
         "latent": latent, "likelihood": likelihood, "draws": draws, "members": members,
-        "columns_weight": columns_weight, "positivity": positivity, "device": device, "random_state": seed,
+        "columns_weight": columns_weight, "kernel_weight": kernel_weight, "positivity": positivity,
+        "device": device, "random_state": seed,
     }  # fmt: skip
     options: dict[str, Any] = {
         "name": name, "dataset": dataset, "ids": id, "start": from_, "until": until, "time": time,

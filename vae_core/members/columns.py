@@ -1,4 +1,4 @@
-"""Companions of the VAE: other normalised densities of the same record on the same base measure."""
+"""Independent columns: the density of a model that sees no dependence between columns."""
 
 from __future__ import annotations
 
@@ -78,6 +78,10 @@ class IndependentColumns:
     def score(self, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """log P(x) of each record in nats, low = anomalous: (n, m) -> (n,)."""
         return self.log_prob(values, mask).sum(1)
+
+    def parts(self, values: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Terms (n, m) and a KL of zeros (n,): there is no latent."""
+        return self.log_prob(values, mask), np.zeros(len(values))
 
     def _log_density(self, j: int, x: np.ndarray) -> np.ndarray:
         edges, cumulative = self.edges[j], self.cumulative[j]

@@ -1,0 +1,39 @@
+"""Companions of the VAE: other normalised densities of the same record on the same base measure.
+
+Each takes encoded values and mask (n, m) and says log P(x) in nats, low = anomalous, with its exact parts:
+terms of the features (n, m) and a KL (n,) so that log P(x) = terms.sum(1) - kl. A new one is a class here
+and a line in COMPANIONS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, Self
+
+import numpy as np
+
+from vae_core.encoding import Feature
+from vae_core.members.columns import IndependentColumns
+from vae_core.members.kernel import KernelDensity
+
+__all__ = ["COMPANIONS", "Companion", "IndependentColumns", "KernelDensity"]
+
+
+class Companion(Protocol):
+    """What scoring and storage ask of a companion."""
+
+    def score(self, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """log P(x) of each record in nats: (n, m) -> (n,)."""
+
+    def parts(self, values: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same taken apart: terms (n, m) and KL (n,), score = terms.sum(1) - kl."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What storage writes."""
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], features: Sequence[Feature]) -> Self:
+        """The way back."""
+
+
+COMPANIONS: dict[str, type[Companion]] = {"columns": IndependentColumns, "kernel": KernelDensity}
