@@ -31,8 +31,8 @@ def with_companions(
     """The VAE with companions fitted to the records it knows (fitted or selected on).
 
     `weights` names each companion's prior weight against the VAE's 1; 0 leaves it out. None balances: a
-    weight is 1 over the interquartile range of the member's bounds on training records, so that all objections
-    count alike; a narrow density would otherwise outvote the others by the size of its nats.
+    weight is 1 over the interquartile range of the member's bounds on training records: all objections then
+    count alike, where a narrow density would outvote the others by the size of its nats.
     """
     records = joined(known)
     features = model.encoding.features

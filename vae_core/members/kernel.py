@@ -20,6 +20,7 @@ NEIGHBOUR = 10  # the neighbour whose distance sets an exemplar's width
 NARROWEST = 0.02  # of a kernel, in units of the column's scale: no density is built from rounding
 WIDTHS = np.geomspace(0.02, 2.0, 16)
 MIXING = (0.02, 0.1, 0.3, 0.7)  # how much a discrete kernel takes from the column's shares
+WILD = 3.0  # ranges of the middle 99 %: what lies farther out does not stretch a column's scale
 TRIMMED = 0.02  # the least likely records do not choose the width: a lone one would widen it for all
 FAR = 1e3  # standardised units from where distances grow logarithmically
 TILE = 256  # rows computed at once, always: a record's bits do not depend on its neighbours
@@ -260,10 +261,12 @@ def compressed(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _scale(x: np.ndarray) -> float:
-    """A column's scale: its standard deviation, or a fifth of its range where far values make that more."""
+    """A column's scale: three tenths of its range, without the part of it that single wild values make up."""
     if not len(x):
         return 1.0
-    return max(float(x.std()), 0.2 * float(np.ptp(x)), 1e-3)
+    low, high = np.quantile(x, [0.005, 0.995])
+    span = min(float(np.ptp(x)), WILD * float(high - low)) or float(np.ptp(x))
+    return max(0.3 * span, 1e-3)
 
 
 def _relative_widths(
