@@ -216,7 +216,7 @@ def test_parameters_are_stored_as_given_and_can_be_set() -> None:
     given = detector.get_params()
     detector.fit(numbers())
     assert detector.get_params() == given
-    detector.set_params(latent=1, columns_weight=0.0, draws=8)
+    detector.set_params(latent=1, columns_weight=0.0, kernel_weight=0.0, draws=8)
     model = detector.fit(numbers()).model_
     assert model.vae.architecture.latent == 1
     assert model.weights == {"vae": 1.0}

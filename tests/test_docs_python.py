@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vae_core import calibration, cells, columns, likelihoods, records, scoring, storage, training
+from vae_core.members import kernel
 from vae_core.scoring import Scores
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -36,7 +37,7 @@ def test_the_model_page_states_the_constants_of_the_code() -> None:
         "its stand-in is -1e9 nats": scoring.REFUSED == -1e9,
         "taken over 16 draws": training.Settings().draws == 16,
         "four independently scrambled": scoring.BLOCKS == 4,
-        "weight 1/3": training.COLUMNS_WEIGHT == 1 / 3,
+        "at most 2,000 training records": kernel.MOST_EXEMPLARS == 2000,
         "a tenth of training's": training.Settings().calibration_fraction == 0.1,
         "fewer than 50 records were there to split": records.FEWEST_TO_SPLIT == 50,
         "above their highest tenth": calibration.TAIL_SHARE == 0.1,

@@ -165,10 +165,21 @@ def related(factor: float = 1.0) -> pa.Table:
 
 
 def train(
-    table: pa.Table, *, columns_weight: float = 0.5, preset: str = "default", steps: int = 40
+    table: pa.Table,
+    *,
+    columns_weight: float | None = 0.5,
+    kernel_weight: float | None = 0.75,
+    preset: str = "default",
+    steps: int = 40,
 ) -> FittedModel:
     settings = training.Settings(
-        preset=preset, steps=steps, hidden=(16,), members=2, batch_size=64, columns_weight=columns_weight
+        preset=preset,
+        steps=steps,
+        hidden=(16,),
+        members=2,
+        batch_size=64,
+        columns_weight=columns_weight,
+        kernel_weight=kernel_weight,
     )
     return training.fit(lambda: iter(table.to_batches()), settings=settings)
 
@@ -183,7 +194,9 @@ def test_the_bound_is_the_weighted_mean_of_the_members_bounds(committee: FittedM
     together = committee.score(table)
     vae = committee.with_members(["vae"]).score(table)
     columns = committee.with_members(["columns"]).score(table)
-    np.testing.assert_allclose(together.bound, (vae.bound + 0.5 * columns.bound) / 1.5, rtol=1e-12)
+    kernel = committee.with_members(["kernel"]).score(table)
+    expected = (vae.bound + 0.5 * columns.bound + 0.75 * kernel.bound) / 2.25
+    np.testing.assert_allclose(together.bound, expected, rtol=1e-12)
     np.testing.assert_array_equal(vae.bound, vae.elbo)
     np.testing.assert_array_equal(together.elbo, vae.elbo)  # elbo, reconstruction and kl stay the VAE's
     np.testing.assert_array_equal(columns.kl, vae.kl)
@@ -192,7 +205,9 @@ def test_the_bound_is_the_weighted_mean_of_the_members_bounds(committee: FittedM
     np.testing.assert_allclose(columns.bound, alone, rtol=1e-12)
 
 
-@pytest.mark.parametrize("members", [["vae", "columns"], ["vae"], ["columns"]])
+@pytest.mark.parametrize(
+    "members", [["vae", "columns", "kernel"], ["vae", "columns"], ["vae"], ["columns"], ["kernel"]]
+)
 def test_contributions_sum_to_the_bound(committee: FittedModel, members: list[str]) -> None:
     parts = committee.with_members(members).evaluate(committee.encoding.encode(related()))
     np.testing.assert_allclose(parts.nats.sum(1) + parts.kl_nats, parts.scores.bound, rtol=0, atol=1e-9)
@@ -207,12 +222,12 @@ def test_contributions_sum_to_the_bound(committee: FittedModel, members: list[st
 
 
 def test_members_that_the_model_lacks_are_refused(committee: FittedModel) -> None:
-    with pytest.raises(ValueError, match="members are vae, columns"):
+    with pytest.raises(ValueError, match="members are vae, columns, kernel"):
         committee.with_members(["neighbours"])
 
 
 def test_a_columns_unit_changes_no_bit_of_any_bound(committee: FittedModel) -> None:
-    """Both members are densities in units of the training spread; 1024 keeps the floats' digits."""
+    """All members are densities in units of the training spread; 1024 keeps the floats' digits."""
     other = train(related(1024.0))
     ours, theirs = committee.score(related()), other.score(related(1024.0))
     for name in ("bound", "elbo", "reconstruction", "kl", "p_value"):
@@ -232,12 +247,29 @@ def test_the_members_agree_where_columns_are_independent() -> None:
     model = train(table, steps=150)
     standardised = (x - x.mean(0)) / x.std(0)
     truth = stats.norm.logpdf(standardised).sum(1)
-    for member in ("vae", "columns"):
+    for member in ("vae", "columns", "kernel"):
         assert model.with_members([member]).score(table).bound.mean() == pytest.approx(truth.mean(), abs=0.2)
 
 
+def test_by_default_every_members_bounds_weigh_by_how_little_they_spread() -> None:
+    """Weights proportional to 1 / interquartile range, over records that the model knows."""
+    model = train(related(), columns_weight=None, kernel_weight=None)
+    ranges = {}
+    for name in model.weights:
+        low, high = np.quantile(model.with_members([name]).score(related()).bound, [0.25, 0.75])
+        ranges[name] = high - low
+    balanced = np.array([model.weights[name] * ranges[name] for name in ranges])
+    np.testing.assert_allclose(balanced, balanced.mean(), rtol=0.3)  # held-out records spread a little wider
+
+
+@pytest.mark.parametrize("settings", [{"preset": "lecture"}, {"likelihood": "bernoulli"}])
+def test_kernels_are_refused_for_values_in_the_unit_interval(settings: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="kernel_weight"):
+        training.Settings(kernel_weight=1.0, **settings)
+
+
 def test_the_lectures_preset_may_have_the_member_too() -> None:
-    model = train(related().select(["y", "name"]), preset="lecture")
+    model = train(related().select(["y", "name"]), preset="lecture", kernel_weight=None)
     scores = model.score(related().select(["y", "name"]))
     assert np.isfinite(scores.bound).all()
     assert (model.with_members(["columns"]).score(related().select(["y", "name"])).bound <= 0).all()

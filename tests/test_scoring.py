@@ -38,12 +38,16 @@ def joined(parts: list[Scores]) -> Scores:
     return Scores(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in vars(parts[0])})
 
 
+COMMITTEE = {"columns_weight": 0.5, "kernel_weight": 0.75}
+ALONE = {"columns_weight": 0.0, "kernel_weight": 0.0}
+
+
 @pytest.fixture(scope="module")
 def models() -> Trained:
     """For each width a model, fresh records, and their scores."""
     result = {}
     for width in WIDTHS:
-        model = trained(mixed_table(300, width), columns_weight=0.5 if width == 5 else 0.0)
+        model = trained(mixed_table(300, width), **(COMMITTEE if width == 5 else ALONE))
         fresh = mixed_table(ROWS, width, seed=1)
         result[width] = (model, fresh, model.score(fresh))
     return result
@@ -159,10 +163,14 @@ def test_the_elbo_is_reconstruction_less_kl_and_low_is_anomalous(models: Trained
 
 def test_with_members_the_bound_is_the_weighted_mean_of_theirs(models: Trained) -> None:
     model, table, scores = models[5]
-    assert model.weights == {"vae": 1 / 1.5, "columns": 0.5 / 1.5}
+    assert model.weights == {"vae": 1 / 2.25, "columns": 0.5 / 2.25, "kernel": 0.75 / 2.25}
     encoded = model.encoding.encode(table)
-    alone = model.companions["columns"].score(encoded.values, encoded.mask) + encoded.fixed.sum(1)
-    np.testing.assert_allclose(scores.bound, (scores.elbo + 0.5 * alone) / 1.5, rtol=1e-12)
+    columns, kernel = (
+        model.companions[name].score(encoded.values, encoded.mask) + encoded.fixed.sum(1)
+        for name in ("columns", "kernel")
+    )
+    expected = (scores.elbo + 0.5 * columns + 0.75 * kernel) / 2.25
+    np.testing.assert_allclose(scores.bound, expected, rtol=1e-12)
     only_vae = model.with_members(["vae"]).score(table)
     np.testing.assert_array_equal(only_vae.bound, scores.elbo)
     np.testing.assert_array_equal(only_vae.elbo, scores.elbo)

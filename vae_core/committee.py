@@ -60,6 +60,7 @@ def with_companions(
         model,
         companions=companions,  # type: ignore[arg-type]
         weights={name: share / total for name, share in shares.items()},
+        summary={**model.summary, "holds_training_records": "kernel" in companions},
     )
 
 

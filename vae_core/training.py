@@ -78,6 +78,10 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be 0 or more; got {value}")
+        if self.kernel_weight and (self.preset == "lecture" or self.likelihood is not None):
+            raise ValueError(
+                "kernel_weight is for columns in standardised units: leave preset and likelihood out"
+            )
         for name in ("latent", "members", "steps", "batch_size", "draws"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -230,7 +234,7 @@ def _finish(encoding: TableEncoding, records: TrainingRecords, settings: Setting
     }
     model.calibration = _calibrate(model, records)
     heldout = len(records.calibration.values) > 0
-    model.summary = {
+    model.summary |= {
         "rows": {
             "fit": len(records.fit.values),
             "selection": len(records.selection.values),

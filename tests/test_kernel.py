@@ -1,0 +1,160 @@
+"""The kernel density is a density on the VAE's base measure, exact in its parts, repeatable to the bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from scipy.stats import norm
+
+from vae_core.encoding import Feature
+from vae_core.members import KernelDensity
+from vae_core.members.kernel import FAR
+
+REAL, BOOLEAN, CLASS = Feature(0, "gaussian"), Feature(1, "bernoulli"), Feature(2, "categorical", 4)
+
+
+def fitted(values: np.ndarray, *features: Feature, mask: np.ndarray | None = None) -> KernelDensity:
+    mask = np.ones(values.shape, bool) if mask is None else mask
+    return KernelDensity.fit(np.where(mask, values, 0.0), mask, features)
+
+
+def density(member: KernelDensity, values: np.ndarray) -> np.ndarray:
+    return np.exp(member.score(values, np.ones(values.shape, bool)))
+
+
+def two_humps(rows: int = 300) -> np.ndarray:
+    r = np.random.default_rng(0)
+    return np.where(r.random(rows) < 0.3, r.normal(-2, 0.3, rows), r.normal(1, 0.5, rows))[:, None]
+
+
+def mixed(rows: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    """A number, a boolean that follows its sign and four classes; one cell in ten is missing."""
+    r = np.random.default_rng(1)
+    x = r.normal(size=rows)
+    values = np.c_[x, x > 0, r.integers(0, 4, rows)].astype(float)
+    return values, r.random(values.shape) > 0.1
+
+
+def test_a_real_columns_density_integrates_to_1() -> None:
+    member = fitted(two_humps(), REAL)
+    inside = np.linspace(-30, 30, 40_001)
+    total = np.trapezoid(density(member, inside[:, None]), inside)
+    assert total == pytest.approx(1, abs=1e-9)
+
+
+def test_it_integrates_to_1_beyond_the_compression_too() -> None:
+    """All but the outermost mass of a column whose records lie around the place where compression begins."""
+    r = np.random.default_rng(0)
+    member = fitted(r.normal(FAR, 300, size=(400, 1)), REAL)
+    y = np.linspace(-3 * FAR, 3 * FAR, 60_001)  # compressed: every real number between +-exp(2 FAR)
+    excess = np.maximum(np.abs(y) - FAR, 0)
+    x = np.where(excess > 0, np.sign(y) * (FAR + np.expm1(np.minimum(excess, 700))), y)
+    slope = np.exp(np.minimum(excess, 700))  # dx/dy
+    assert np.trapezoid(density(member, x[:, None]) * slope, y) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("spread", [0.4, 3.0, 300.0])
+def test_whole_numbers_have_masses_that_sum_to_1(spread: float) -> None:
+    r = np.random.default_rng(0)
+    whole = np.rint(r.gamma(2.0, spread, size=(500, 1)))
+    centre, unit = whole.mean(), whole.std()
+    member = fitted((whole - centre) / unit, Feature(0, "whole", 1 / unit))
+    lattice = np.arange(-60 * spread - 50, 60 * spread + 50).round()[:, None]
+    assert density(member, (lattice - centre) / unit).sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_mixed_records_sum_and_integrate_to_1() -> None:
+    values, mask = mixed()
+    member = fitted(values, REAL, BOOLEAN, CLASS, mask=mask)
+    x = np.linspace(-12, 12, 20_001)
+    total = 0.0
+    for flag in (0.0, 1.0):
+        for k in range(4):
+            total += np.trapezoid(density(member, np.c_[x, np.full_like(x, flag), np.full_like(x, k)]), x)
+    assert total == pytest.approx(1, abs=1e-9)
+
+
+def test_a_missing_cell_is_integrated_out() -> None:
+    values, mask = mixed()
+    member = fitted(values, REAL, BOOLEAN, CLASS, mask=mask)
+    x = np.linspace(-12, 12, 20_001)
+    whole = np.trapezoid(density(member, np.c_[x, np.ones_like(x), np.full_like(x, 2)]), x)
+    without = member.score(np.array([[0.0, 1.0, 2.0]]), np.array([[False, True, True]]))
+    assert np.exp(without[0]) == pytest.approx(whole, rel=1e-9)
+
+
+def test_it_is_the_mixture_that_scipy_makes_of_its_kernels() -> None:
+    x = np.random.default_rng(2).normal(size=(200, 3))
+    member = fitted(x, *(Feature(j, "gaussian") for j in range(3)))
+    new = np.random.default_rng(3).normal(size=(50, 3)) * 2
+    widths = member.widths[:, None] * member.scales
+    each = norm.logpdf(new[:, None, :], member.exemplars[None], widths[None]).sum(-1)
+    expected = logsumexp(each, axis=1) - np.log(200)
+    np.testing.assert_allclose(member.score(new, np.ones(new.shape, bool)), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("share_missing", [0.0, 0.3])
+def test_its_parts_sum_to_its_score_and_the_kl_is_none_below_zero(share_missing: float) -> None:
+    member = fitted(mixed()[0], REAL, BOOLEAN, CLASS)
+    new, _ = mixed(300)
+    new[:5, 0] = [40.0, -1e6, 1e30, 1e4, -0.0]
+    seen = np.random.default_rng(4).random(new.shape) >= share_missing
+    terms, kl = member.parts(np.where(seen, new, 0), seen)
+    score = member.score(np.where(seen, new, 0), seen)
+    np.testing.assert_allclose(terms.sum(1) - kl, score, rtol=1e-12, atol=1e-9)
+    assert kl.min() >= -1e-9
+    assert not terms[~seen].any()
+
+
+def test_a_score_depends_on_its_record_alone() -> None:
+    values, mask = mixed()
+    member = fitted(values, REAL, BOOLEAN, CLASS, mask=mask)
+    new, seen = mixed(700)
+    new = np.where(seen, new, 0.0)
+    whole = member.score(new, seen)
+    order = np.random.default_rng(0).permutation(700)
+    assert (member.score(new[order], seen[order]) == whole[order]).all()
+    assert (
+        np.concatenate([member.score(new[i : i + 1], seen[i : i + 1]) for i in range(60)]) == whole[:60]
+    ).all()
+
+
+def test_a_loaded_one_gives_the_same_bits() -> None:
+    values, mask = mixed()
+    member = fitted(values, REAL, BOOLEAN, CLASS, mask=mask)
+    again = KernelDensity.from_arrays(member.arrays(), member.features)
+    new, seen = mixed(100)
+    assert (again.score(new * seen, seen) == member.score(new * seen, seen)).all()
+
+
+def test_every_finite_value_has_a_finite_score_and_a_farther_one_a_lower() -> None:
+    member = fitted(two_humps(), REAL)
+    far = np.geomspace(5, 1e300, 200)[:, None]
+    for side in (far, -far):
+        score = member.score(side, np.ones(side.shape, bool))
+        assert np.isfinite(score).all()
+        assert (np.diff(score) < 0).all()
+
+
+def test_it_knows_a_dense_region_that_no_gaussian_knows() -> None:
+    r = np.random.default_rng(5)
+    angle = r.uniform(0, 2 * np.pi, 1500)
+    ring = np.c_[np.cos(angle), np.sin(angle)] + r.normal(0, 0.05, (1500, 2))
+    member = fitted(ring / ring.std(0), Feature(0, "gaussian"), Feature(1, "gaussian"))
+    middle, on_it = member.score(np.array([[0.0, 0.0], [1.41, 0.0]]), np.ones((2, 2), bool))
+    assert on_it - middle > 10
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 12])
+def test_a_handful_of_records_gives_a_finite_density(rows: int) -> None:
+    member = fitted(np.arange(rows, dtype=float)[:, None], REAL)
+    assert np.isfinite(member.score(np.array([[0.5], [100.0]]), np.ones((2, 1), bool))).all()
+
+
+def test_classes_alone_can_be_learnt() -> None:
+    r = np.random.default_rng(0)
+    first = r.integers(0, 3, 400).astype(float)
+    member = fitted(np.c_[first, first], Feature(0, "categorical", 4), Feature(1, "categorical", 4))
+    same, other = member.score(np.array([[1.0, 1.0], [1.0, 2.0]]), np.ones((2, 2), bool))
+    assert same - other > 1
