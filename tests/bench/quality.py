@@ -148,10 +148,12 @@ def summarise(results: list[Result], methods: list[str]) -> Iterator[dict[str, A
             )
             for figure in ("auroc", "average_precision")
         }
-        ranks = rankdata(-wide["auroc"].fillna(-1).to_numpy(), axis=1)
+        ranks = {
+            figure: rankdata(-table.fillna(-1).to_numpy(), axis=1).mean(0) for figure, table in wide.items()
+        }
         for place, method in enumerate(methods):
             own = part[part["method"] == method]
-            gap = (wide["auroc"][methods[0]] - wide["auroc"][method]).dropna()
+            gaps = {figure: (table[methods[0]] - table[method]).dropna() for figure, table in wide.items()}
             yield {
                 "protocol": protocol,
                 "method": method,
@@ -159,12 +161,20 @@ def summarise(results: list[Result], methods: list[str]) -> Iterator[dict[str, A
                 "failed": int(own["failed"].notna().sum()),
                 "auroc": float(wide["auroc"][method].mean()),
                 "average_precision": float(wide["average_precision"][method].mean()),
-                "mean_rank": float(ranks[:, place].mean()),
-                "first_is_better_by": float(gap.mean()),
-                "first_is_better_by_se": float(gap.std() / np.sqrt(len(gap))) if len(gap) > 1 else None,
+                "mean_rank": float(ranks["auroc"][place]),
+                "mean_rank_by_precision": float(ranks["average_precision"][place]),
+                "first_is_better_by": float(gaps["auroc"].mean()),
+                "first_is_better_by_se": standard_error(gaps["auroc"]),
+                "first_is_more_precise_by": float(gaps["average_precision"].mean()),
+                "first_is_more_precise_by_se": standard_error(gaps["average_precision"]),
                 "fit_cpu_seconds": float(own["fit_cpu_seconds"].sum()),
                 "score_cpu_seconds": float(own["score_cpu_seconds"].sum()),
             }
+
+
+def standard_error(gap: pd.Series) -> float | None:
+    """Of a mean difference over tables; None for a single one."""
+    return float(gap.std() / np.sqrt(len(gap))) if len(gap) > 1 else None
 
 
 def circumstances(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -218,8 +228,11 @@ def show(console: Console, results: list[Result], summary: list[dict[str, Any]],
         page.add_section()
         rows = [row for row in summary if row["protocol"] == protocol]
         page.add_row("mean", *(f"{row['auroc']:.3f} / {row['average_precision']:.3f}" for row in rows))
-        page.add_row("mean rank", *(f"{row['mean_rank']:.2f}" for row in rows))
-        page.add_row(f"{methods[0]} ahead by", *(ahead(row) for row in rows))
+        page.add_row(
+            "mean rank", *(f"{row['mean_rank']:.2f} / {row['mean_rank_by_precision']:.2f}" for row in rows)
+        )
+        page.add_row(f"{methods[0]} ahead, AUROC", *(ahead(row, "first_is_better_by") for row in rows))
+        page.add_row("ahead, precision", *(ahead(row, "first_is_more_precise_by") for row in rows))
         page.add_row("CPU s, fit", *(f"{row['fit_cpu_seconds']:.1f}" for row in rows))
         page.add_row("CPU s, score", *(f"{row['score_cpu_seconds']:.1f}" for row in rows))
         console.print(page)
@@ -238,9 +251,9 @@ def cell(found: list[Result]) -> str:
     return f"{auroc:.3f} / {precision:.3f}"
 
 
-def ahead(row: dict[str, Any]) -> str:
-    error = row["first_is_better_by_se"]
-    return f"{row['first_is_better_by']:+.3f}" + (f" (se {error:.3f})" if error is not None else "")
+def ahead(row: dict[str, Any], figure: str) -> str:
+    error = row[f"{figure}_se"]
+    return f"{row[figure]:+.3f}" + (f" (se {error:.3f})" if error is not None else "")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -254,7 +267,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         nargs="+",
         default=DEFAULT,
         metavar="METHOD",
-        help=f"which of {', '.join(METHODS)} (default: all but lof); elborank:latent=8 changes settings",
+        help=f"which of {', '.join(METHODS)}; elborank:latent=8 changes settings; "
+        "default: all but those from PyOD, which needs `pip install pyod tqdm`",
     )
     parser.add_argument(
         "--tables", nargs="+", metavar="NAME", help="only these tables (file names without ending)"
@@ -305,7 +319,7 @@ def main(arguments: list[str] | None = None) -> int:
             }
             save(chosen.output, content)
             bar.advance(task)
-    show(Console(width=max(100, Console().width)), results, content["summary"], chosen.methods)
+    show(Console(width=max(100, Console().width, 24 + 16 * len(chosen.methods))), results, content["summary"], chosen.methods)
     print(f"Saved: {chosen.output}")
     return int(any(result.failed for result in results))
 
