@@ -319,7 +319,12 @@ def main(arguments: list[str] | None = None) -> int:
             }
             save(chosen.output, content)
             bar.advance(task)
-    show(Console(width=max(100, Console().width, 24 + 16 * len(chosen.methods))), results, content["summary"], chosen.methods)
+    show(
+        Console(width=max(100, Console().width, 24 + 16 * len(chosen.methods))),
+        results,
+        content["summary"],
+        chosen.methods,
+    )
     print(f"Saved: {chosen.output}")
     return int(any(result.failed for result in results))
 
