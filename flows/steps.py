@@ -397,4 +397,5 @@ def explain(path: str, record_id: str) -> dict[str, Any]:
 
     found = reports.read_report(remote.local_report(path))
     rows = reports.find(found.folder, record_id)
-    return {**descriptions.of_report(found.folder, found.manifest), "same_key": len(rows), **rows[0]}
+    told = descriptions.of_report(found.folder, found.manifest) | descriptions.of_map(found.folder, rows[0])
+    return {**told, "same_key": len(rows), **rows[0]}

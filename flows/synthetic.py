@@ -20,10 +20,12 @@ from vae_core import generation, sources, storage
 from vae_core.columns import MODELLED, numbers, texts
 from vae_core.encoding import TableEncoding
 from vae_core.errors import InputError, Refused, one_line
+from vae_core.images.model import ImageModel
 from vae_core.ppca import ProbabilisticPCA
+from vae_core.realism import told_apart
 from vae_core.scoring import FittedModel
 
-__all__ = ["column_distance", "compare", "linear_sample", "write_sample"]
+__all__ = ["column_distance", "compare", "linear_sample", "realism", "write_sample"]
 
 MOST_ROWS = 50_000  # of the data; evenly spaced rows
 
@@ -37,9 +39,25 @@ def write_sample(
     missing: bool = False,
     seed: int = 0,
     data: str | None = None,
+    like: str | None = None,
     replace: bool = False,
 ) -> dict[str, Any]:
-    """Draw n records, write them to `output` (.parquet or .csv) whole or not at all, and compare them."""
+    """Draw n records, write them to `output` (.parquet or .csv) whole or not at all, and compare them.
+
+    Of images: an .npz file or a folder of PNG files; with `like`, an image, the nearest normal one.
+    """
+    model = storage.load(version.folder)
+    if isinstance(model, ImageModel):
+        from flows import synthetic_images
+
+        if like is not None:
+            return synthetic_images.write_nearest(version, model, like, output, replace=replace)
+        known = training_data(version, data)
+        return synthetic_images.write_sample(
+            version, model, n, output, seed=seed, data=known, replace=replace
+        )
+    if like is not None:
+        raise InputError("only an image has a nearest normal one", fix="Leave out --like")
     target = Path(output)
     if target.suffix.lower() not in (".parquet", ".csv"):
         raise InputError(
@@ -47,7 +65,6 @@ def write_sample(
         )
     if target.exists() and not replace:
         raise Refused(f"{one_line(output)} exists already. Add --replace to overwrite it.")
-    model = storage.load(version.folder)
     table = generation.sample(model, n, random_state=seed, mean=mean, missing=missing)
     _write_whole(table, target)
     known = training_data(version, data)
@@ -58,6 +75,36 @@ def write_sample(
         "output": output,
         "compared_with": str(known.folder) if known is not None else None,
         "distances": compare(model, known, table, seed=seed) if known is not None else [],
+        "realism": realism(model, known, table, seed=seed) if known is not None else None,
+    }
+
+
+def realism(
+    model: FittedModel, data: sources.Dataset, generated: pa.Table, *, seed: int
+) -> dict[str, float] | None:
+    """How well a classifier tells generated records from the data's, and as many drawn from pPCA.
+
+    By the modelled columns as the model sees them; a missing cell is missing there too.
+    """
+    encoding = model.encoding
+    table = some_rows(data, list(encoding.columns))
+    linear = linear_sample(
+        encoding, table, generated.num_rows, seed=seed, latent=model.vae.architecture.latent
+    )
+    sides = []
+    for records in (table, generated, linear):
+        columns = [
+            records.column(c.name)
+            if c.name in records.column_names
+            else pa.nulls(len(records), table[c.name].type)
+            for c in encoding.described
+        ]
+        encoded = encoding.encode(pa.table(columns, names=list(encoding.columns)))
+        sides.append(np.where(encoded.mask, encoded.values, np.nan))
+    real, made, other = sides
+    return {
+        "vae": told_apart(real, made, random_state=seed),
+        "ppca": told_apart(real, other, random_state=seed),
     }
 
 

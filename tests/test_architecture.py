@@ -43,6 +43,7 @@ ORDER = (
     "cells",
     "columns",
     "ppca",
+    "realism",
     "model",
     "networks",
     "likelihoods",

@@ -17,20 +17,30 @@ from vae_core.cells import ARROW_TYPES
 from vae_core.columns import type_name
 from vae_core.explanation import explain
 from vae_core.generation import sample
+from vae_core.images import arrays
+from vae_core.images import training as image_training
+from vae_core.images.explanation import explain as explain_images
+from vae_core.images.generation import sample as sample_images
+from vae_core.images.maps import maps as pixel_maps
+from vae_core.images.model import ImageModel
 from vae_core.scoring import FittedModel
 
 __all__ = ["VAEDetector", "as_table"]
 
 
 class VAEDetector(OutlierMixin, BaseEstimator):
-    """Outlier detection by a variational autoencoder's lower bound on log P(x).
+    """Outlier detection by a variational autoencoder's lower bound on log P(x), for tables and images.
+
+    X is a DataFrame or an array (n, m); of images an array (n, h, w) or (n, h, w, c), uint8, uint16 or
+    fractions of white, or a list of paths.
 
     Parameters
     ----------
     preset : "default" or "lecture"
         The recipe, or the lecture's VAE (min-max scaling, sigmoid outputs, summed binary cross-entropy).
     likelihood : None, "bernoulli" or "continuous_bernoulli"
-        For real columns; None is a Gaussian whose mean and spread both come from the decoder.
+        For real columns; None is a Gaussian whose mean and spread both come from the decoder. For pixels also
+        "grey_bernoulli" (their None) and "discretised_logistic".
     latent, members, steps, learning_rate : int or float, optional
         Chosen from the data when None: latents, VAEs in the ensemble, gradient steps, Adam's rate.
     hidden : sequence of int
@@ -114,14 +124,28 @@ class VAEDetector(OutlierMixin, BaseEstimator):
 
         Raises ValueError (InputError) for infinite values, no rows, or nothing to learn from.
         """
-        table = self._table(X, reset=True)
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must lie between 0 and 1; got {self.alpha}")
+        if arrays.are_images(X):
+            return self._fit_images(X)
+        table = self._table(X, reset=True)
         kinds = _declared_categories(X) | dict(self.kinds or {})
         self.model_ = training.fit(
             lambda: iter(table.to_batches(max_chunksize=65_536)), kinds=kinds, settings=self._settings()
         )
         self.dtypes_ = X.dtypes.to_dict() if isinstance(X, pd.DataFrame) else {}
+        return self._with_offset(table)
+
+    def _fit_images(self, X: Any) -> Self:
+        table, shape = arrays.pixel_table(X, None)
+        self.model_ = image_training.fit(
+            lambda: iter(table.to_batches(max_chunksize=1024)), shape, settings=self._settings()
+        )
+        self.n_features_in_ = shape.pixels
+        self.pixels_ = (X.dtype, X.ndim) if isinstance(X, np.ndarray) else (np.dtype(np.uint8), 4)
+        return self._with_offset(table)
+
+    def _with_offset(self, table: pa.Table) -> Self:
         reference = self.model_.calibration.scores
         if not len(reference):
             reference = self.model_.score(table).anomaly_score
@@ -149,7 +173,10 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         )
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """The bound on log P(x) of each record in nats (-anomaly_score): (n,), low = anomalous."""
+        """The bound on log P(x) of each record in nats (-anomaly_score): (n,), low = anomalous.
+
+        Of images -anomaly_score is the combined score, without a unit; `elbo` is their bound.
+        """
         return -self._fitted().score(self._table(X)).anomaly_score
 
     def elbo(self, X: Any) -> np.ndarray:
@@ -164,12 +191,31 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         """-1 for outliers, 1 for inliers: (n,)."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 
+    def maps(self, X: Any) -> np.ndarray:
+        """How far each pixel of each image lies from what is expected there: (n, h, w), high = anomalous.
+
+        In fractions of white, at the model's size. Raises ValueError for a model of a table.
+        """
+        model = self._fitted()
+        if not isinstance(model, ImageModel):
+            raise ValueError("maps are of images: this detector was fitted to a table")
+        return pixel_maps(model, model.encoding.encode(self._table(X))).surprise
+
     def explain(self, X: Any, *, top: int = 5) -> pd.DataFrame:
         """For each record a sentence (`why`), its `reasons`, largest surprise first, and `rest_nats`."""
+        model = self._fitted()
+        if isinstance(model, ImageModel):
+            return explain_images(model, self._table(X), top=top).to_pandas()
         return explain(self._fitted(), self._table(X), top=top).to_pandas()
 
     def sample(self, n_samples: int = 1, *, random_state: int = 0, mean: bool = False) -> Any:
-        """New records, z ~ N(0, I), x ~ P(x|z): a DataFrame or an array, as `fit` was given."""
+        """New records, z ~ N(0, I), x ~ P(x|z): a DataFrame or an array, as `fit` was given.
+
+        Of images the mean of P(x|z); for paths an array (n, h, w, c) of bytes.
+        """
+        model = self._fitted()
+        if isinstance(model, ImageModel):
+            return self._like_input(sample_images(model, n_samples, random_state=random_state))
         drawn = sample(self._fitted(), n_samples, random_state=random_state, mean=mean).to_pandas()
         if not self.dtypes_:
             return drawn.to_numpy()
@@ -182,6 +228,18 @@ class VAEDetector(OutlierMixin, BaseEstimator):
                 drawn[name] = drawn[name].dt.tz_localize(None)
         return drawn
 
+    def _like_input(self, images: np.ndarray) -> np.ndarray:
+        """Images (n, h, w, c) with the type and the axes of those that `fit` was given."""
+        dtype, axes = self.pixels_
+        white = np.iinfo(images.dtype).max
+        if dtype.kind == "f":
+            images = (images / white).astype(dtype)
+        elif dtype.kind == "b":
+            images = images > white // 2
+        elif dtype != images.dtype:
+            images = (images >> 8).astype(dtype)
+        return images[..., 0] if axes == 3 else images
+
     def _fitted(self) -> FittedModel:
         check_is_fitted(self, "model_")
         return self.model_
@@ -190,6 +248,12 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         """X as a table with the model's columns: by name, or by position where X or training had none."""
         if not reset:
             check_is_fitted(self, "model_")
+            if isinstance(self.model_, ImageModel):
+                if not arrays.are_images(X):
+                    raise ValueError(
+                        "this detector was fitted to images: give (n, h, w), (n, h, w, c) or paths"
+                    )
+                return arrays.pixel_table(X, self.model_.encoding.shape)[0]
         if isinstance(X, pd.DataFrame):
             table = as_table(X)
             validate_data(self, X, reset=reset, skip_check_array=True)

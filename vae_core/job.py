@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from vae_core import __version__, publishing, report, sources
 from vae_core.engines import map_units
 from vae_core.errors import InputError
@@ -54,6 +56,7 @@ class Job:
     rank_by: str | None = None  # default: the model's own score; "elbo": the pure bound
     explained: int = 10_000  # so many records from the top get reasons, and all that are flagged
     reasons: int = 5  # of a record
+    pictured: int = 20  # so many images from the top get a pixel map
     allow_empty: bool = False  # an interval without records has a report without rows
     rows_per_unit: int | None = None  # default: by the number of columns
     load: Load = load_model
@@ -180,7 +183,18 @@ def rank(
         reasons = [explained_file(plan.staging, unit.id) for unit in plan.units]
         report.write(ranking, reasons, outgoing / report.REPORT, marks)
         shutil.copyfile(plan.data.quarantine, outgoing / report.QUARANTINE)
+        if plan.data.image is not None and job.pictured and ranking.rows:
+            _draw(plan, ranking, files, outgoing / "images")
     return _manifest(plan, results, ranking, facts, explained=sum(result.rows for result in told))
+
+
+def _draw(plan: Plan, ranking: report.Ranking, scored: list[Path], folder: Path) -> None:
+    """Maps of the images ranked first, beside the report."""
+    from vae_core.images.gallery import draw  # only images need it
+
+    with pq.ParquetFile(ranking.records) as records:
+        top = next(records.iter_batches(batch_size=plan.job.pictured, columns=["record_id", "source", "row"]))
+    draw(_choice(plan).model(), plan.data, plan.units, scored, top, folder)
 
 
 def publish(plan: Plan, manifest: dict[str, Any], *, replace: bool = False) -> Path:
@@ -192,7 +206,9 @@ def publish(plan: Plan, manifest: dict[str, Any], *, replace: bool = False) -> P
 
 def _inputs(job: Job, data: sources.Dataset, digest: str) -> dict[str, Any]:
     """All that decides what the report holds: another value here is another report."""
-    chosen = {"rank_by": job.rank_by} if job.rank_by else {}
+    chosen: dict[str, Any] = {"rank_by": job.rank_by} if job.rank_by else {}
+    if data.image is not None:
+        chosen["pictured"] = job.pictured
     return chosen | {
         "schema_version": report.SCHEMA_VERSION,
         "dataset": data.name,

@@ -230,10 +230,12 @@ def tidy(staging: Path) -> None:
 def _seal(outgoing: Path, manifest: Mapping[str, Any]) -> None:
     """The manifest, written last, with size and SHA-256 of every file and one of itself."""
     files = {}
-    for path in sorted(outgoing.iterdir()):
+    for path in sorted(outgoing.rglob("*")):
         if path.name != MANIFEST:
             sync(path)
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        if path.is_file() and path.name != MANIFEST:
+            name = path.relative_to(outgoing).as_posix()
+            files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     sealed = {**manifest, "files": files}
     write_json(outgoing / MANIFEST, {**sealed, "sha256": run_hash(sealed)})
     sync(outgoing)

@@ -21,12 +21,19 @@ app = typer.Typer()
 def generate(
     model: Model,
     n: Annotated[int, typer.Option("--n", min=1, help="How many records.")],
-    output: Annotated[str, typer.Option(help="A file ending in .parquet or .csv.")],
+    output: Annotated[
+        str,
+        typer.Option(help="A .parquet or .csv file. Of images: a folder, or an .npz file."),
+    ],
     mean: Annotated[bool, typer.Option("--mean", help="The decoder's mean, without its spread.")] = False,
     missing: Annotated[bool, typer.Option("--missing", help="Imitate missing cells too.")] = False,
     seed: Annotated[int, typer.Option(help="Random state: the same seed gives the same records.")] = 0,
     data: Annotated[
         str | None, typer.Option(help="Compare with these data. Default: the training data, if still there.")
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(help="Images: write what is expected in place of this one (--output ends in .png)."),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite the output file.")] = False,
     prefect: UsePrefect = False,
@@ -37,7 +44,7 @@ def generate(
 
     options: dict[str, Any] = {
         "model": model, "n": n, "output": output, "mean": mean, "missing": missing, "seed": seed,
-        "data": data, "replace": replace,
+        "data": data, "like": like, "replace": replace,
     }  # fmt: skip
     if as_flow(prefect):
         from flows import orchestration

@@ -87,13 +87,21 @@ def explained(console: Console, result: Mapping[str, Any]) -> None:
     flagged = "flagged" if result["flagged"] else "not flagged"
     console.print(
         f"[bold]{safe(result['record_id'])}[/bold]: rank {result['rank']:,} of {result['ranked']:,}, "
-        f"score {number(result['anomaly_score'])} nats, p-value {number(result['p_value'])}, {flagged}"
+        f"score {number(result['anomaly_score'])}{'' if result.get('part') else ' nats'}, "
+        f"p-value {number(result['p_value'])}, {flagged}"
     )
     whole = "" if result["bound"] == result["elbo"] else f"bound {number(result['bound'])}; the VAE's "
     reconstruction, kl = number(result["reconstruction"]), number(result["kl"])
     console.print(f"{whole}elbo {number(result['elbo'])} = reconstruction {reconstruction} - KL {kl}")
+    if result.get("part"):
+        console.print(
+            f"Ranked by its {safe(result['part'])}; excess {number(result['elbo_excess'])} nats, "
+            f"PNG code {number(result['complexity_bits'])} bits"
+        )
     if result["why"]:
         console.print(safe(result["why"]))
+    if result.get("map"):
+        console.print(f"Image, expected image, map: {safe(result['map'])}", soft_wrap=True)
     if not result["reasons"]:
         console.print("No reasons are kept for a record this far down the ranking.")
         return
@@ -109,7 +117,19 @@ def explained(console: Console, result: Mapping[str, Any]) -> None:
 
 
 def generated(console: Console, result: Mapping[str, Any]) -> None:
+    if result.get("like"):
+        console.print(
+            f"What is expected in place of {safe(result['like'])}: {safe(result['output'])}", soft_wrap=True
+        )
+        return
     console.print(f"{result['n']:,} records in {safe(result['output'])}", soft_wrap=True)
+    if result.get("contact_sheet"):
+        console.print(f"Contact sheet: {safe(result['contact_sheet'])}", soft_wrap=True)
+    if realism := result.get("realism"):
+        console.print(
+            "A classifier tells them from the data with an AUROC of "
+            f"{number(realism['vae'])} (0.5 is best); pPCA's samples with {number(realism['ppca'])}."
+        )
     if not result["distances"]:
         return
     console.print("Distance of each column to the training data (0 = the same distribution, 1 = apart):")

@@ -12,7 +12,7 @@ import json
 import os
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +40,7 @@ from vae_core.sources.dataset import (
 from vae_core.sources.files import dataset_name
 from vae_core.sources.parts import Keys, PartWriter, QuarantineWriter, without
 
-__all__ = ["ingest", "parse_size"]
+__all__ = ["ingest", "parse_size", "shape_of"]
 
 SAMPLE = 500  # images whose headers decide the shape where nobody says it
 DEFAULT_SIDE = 64  # larger images are brought to this longer side unless a size is asked for
@@ -128,6 +128,17 @@ def _shape(
     measured = list(_measured(pictures))
     if not measured:
         raise InputError("no image can be read", file=path, fix="Look at one of the files: is it an image?")
+    return shape_of(measured, size=size, colour=colour, fit=fit)
+
+
+def shape_of(
+    measured: Sequence[tuple[int, int, int, int]],
+    *,
+    size: tuple[int, int] | None = None,
+    colour: str | None = None,
+    fit: str | None = None,
+) -> tuple[Shape, list[str]]:
+    """The shape for images of these heights, widths, channels and depths, and what was decided on the way."""
     sizes = Counter((height, width) for height, width, _, _ in measured)
     height, width = max(sizes, key=lambda s: (sizes[s], s))
     notes = []
