@@ -301,10 +301,7 @@ def score(path: str, *, model: str, progress: Any = None, **options: Any) -> dic
 
 
 def as_the_model_reads(version: ModelVersion, images: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The options of ingest that the model decides: the columns' types, the key and the time column.
-
-    Of images: their shape; `images` may name their column.
-    """
+    """The options of ingest that the model decides: types, key and time column; of images their shape."""
     from vae_core import storage
 
     encoding = storage.load(version.folder).encoding

@@ -43,6 +43,7 @@ def altered(normal: np.ndarray, generator: np.random.Generator) -> dict[str, np.
     """Simple or altered images that a density of images tends to call normal."""
     white = normal / 255.0
     blurred = np.stack([gaussian_filter(image, 2) for image in white])
+    flat = generator.integers(0, 256, (len(normal), 1, 1))
     return {
         "noise": generator.integers(0, 256, normal.shape).astype(np.uint8),
         "flat grey": np.broadcast_to(generator.integers(0, 256, (len(normal), 1, 1)), normal.shape).astype(
@@ -90,7 +91,7 @@ def foreign(folder: Path, seeds: int) -> pd.DataFrame:
 
 
 def one_class(seed: int) -> pd.DataFrame:
-    """Each digit in turn is normal: half of its images train, the rest is normal, all others are anomalies."""
+    """Each digit in turn is normal: half of its images train, the rest is scored with all others."""
     x, y = digits()
     rows = []
     for digit in range(10):
@@ -104,7 +105,7 @@ def one_class(seed: int) -> pd.DataFrame:
 
 
 def plant(images: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Five kinds of defect in turn: white, black, noisy or inverted square, grey line; and where they differ."""
+    """Five kinds of defect in turn: white, black, noisy, inverted square, grey line; and where they are."""
     generator = np.random.default_rng(seed)
     made, place = images.copy(), np.zeros(images.shape, bool)
     for number, image in enumerate(made):
