@@ -46,9 +46,7 @@ def altered(normal: np.ndarray, generator: np.random.Generator) -> dict[str, np.
     flat = generator.integers(0, 256, (len(normal), 1, 1))
     return {
         "noise": generator.integers(0, 256, normal.shape).astype(np.uint8),
-        "flat grey": np.broadcast_to(generator.integers(0, 256, (len(normal), 1, 1)), normal.shape).astype(
-            np.uint8
-        ),
+        "flat grey": np.broadcast_to(flat, normal.shape).astype(np.uint8),
         "blur, sigma 2": np.rint(255 * blurred).astype(np.uint8),
         "half contrast": np.rint(127.5 * white).astype(np.uint8),
         "half contrast about grey": np.rint(255 * (0.25 + 0.5 * white)).astype(np.uint8),
