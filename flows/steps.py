@@ -295,6 +295,7 @@ def score(path: str, *, model: str, progress: Any = None, **options: Any) -> dic
     decision = check_decision(**{k: options.pop(k, None) for k in ("fdr", "alpha", "top_k")})
     ranking = {k: options.pop(k) for k in ("output", "as_of", "replace", "workers", "members")}
     ranking |= {"allow_empty": options.get("allow_empty", False), "rank_by": options.pop("rank_by", None)}
+    ranking |= {k: options.pop(k) for k in ("engine", "draws") if k in options}
     version = registry.resolve(model)
     data = ingest(path, **as_the_model_reads(version, options.pop("images", None)), **options)
     return rank(version, data, **ranking, decision=decision, progress=progress)
@@ -333,6 +334,8 @@ def rank(
     as_of: str | None = None,
     replace: bool = False,
     workers: int = 1,
+    engine: str = "local",
+    draws: int | None = None,
     members: str | None = None,
     rank_by: str | None = None,
     allow_empty: bool = False,
@@ -360,12 +363,13 @@ def rank(
         model_digest=version.sha256,
         as_of=instant(as_of, "--as-of"),
         decision=decision,
+        draws=draws,
         allow_empty=allow_empty,
         rank_by=rank_by,
         **({"members": tuple(members.split(","))} if members else {}),
     )
     try:
-        outcome = remote.run(what, output, workers=workers, replace=replace, on_done=count)
+        outcome = remote.run(what, output, engine=engine, workers=workers, replace=replace, on_done=count)
     except engines.WorkerDied as died:
         raise InputError(str(died)) from died
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -34,6 +34,10 @@ Delimiter = Annotated[
 Dataset = Annotated[str | None, typer.Option("--dataset", help="The dataset's name. Default: from the path.")]
 Model = Annotated[str, typer.Option(help="models:/NAME@champion, models:/NAME/VERSION, or a model's folder.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that score at the same time.")]
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option(help="local: processes of this machine. ray: actors of the cluster that RAY_ADDRESS names."),
+]
 Fdr = Annotated[
     float | None, typer.Option(help="Flag with this false discovery rate (0.05: one in 20 is wrong).")
 ]

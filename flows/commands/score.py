@@ -12,6 +12,7 @@ from flows.commands.options import (
     Dataset,
     Delimiter,
     Encoding,
+    Engine,
     Fdr,
     From,
     ImageColumn,
@@ -57,8 +58,12 @@ def score(
         typer.Option("--replace", help="Publish a new report in place of another one for the same --as-of."),
     ] = False,
     workers: Workers = 1,
+    engine: Engine = "local",
     members: Members = None,
     rank_by: RankBy = None,
+    draws: Annotated[
+        int | None, typer.Option(min=1, help="Noise draws for each record. Default: the model's own.")
+    ] = None,
     null_values: NullValues = [],
     on_schema: OnSchema = "warn",
     encoding: Encoding = "utf-8",
@@ -78,7 +83,8 @@ def score(
     options: dict[str, Any] = {
         "model": model, "output": output, "dataset": dataset, "start": from_, "until": until, "as_of": as_of,
         "fdr": fdr, "alpha": alpha, "top_k": top_k, "replace": replace, "workers": workers,
-        "members": members, "rank_by": rank_by, "images": image_options(column=image_column),
+        "engine": engine, "draws": draws, "members": members, "rank_by": rank_by,
+        "images": image_options(column=image_column),
         "null_values": null_values, "on_schema": on_schema,
         "encoding": encoding, "delimiter": delimiter,
     }  # fmt: skip

@@ -1,8 +1,4 @@
-"""Engines run the same work on every unit of a plan: in this process, or in a pool of processes.
-
-An engine has to run each unit *at least* once. Exactly once follows from elsewhere: a unit's result has one
-name and one content, so that doing it twice changes nothing, and a report is published by one rename.
-"""
+"""Units in this process, or in a pool of processes that share this machine's cores."""
 
 from __future__ import annotations
 
@@ -15,14 +11,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.connection import wait as wait_for_any
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from vae_core.errors import InputError
-
-__all__ = ["ENGINES", "Engine", "WorkerDied", "map_units"]
-
-U = TypeVar("U")
-R = TypeVar("R")
+__all__ = ["RESTARTS", "WorkerDied", "local"]
 
 RESTARTS = 2  # a unit that kills its worker (out of memory, say) must end the job, not repeat for ever
 QUEUED = 2  # units handed to each worker at a time: enough to keep it busy, however many units there are
@@ -30,40 +21,6 @@ QUEUED = 2  # units handed to each worker at a time: enough to keep it busy, how
 
 class WorkerDied(RuntimeError):
     """Workers were killed again and again. Finished units stay, and the same command goes on."""
-
-
-class Engine(Protocol):
-    """Runs `work` on every unit and yields the results in the order in which they get ready."""
-
-    def __call__(
-        self, units: Iterable[Any], work: Callable[[Any], Any], *, workers: int
-    ) -> Iterator[Any]: ...
-
-
-def map_units(
-    units: Iterable[U],
-    work: Callable[[U], R],
-    *,
-    engine: str = "local",
-    workers: int = 1,
-    on_done: Callable[[R], None] | None = None,
-) -> Iterator[R]:
-    """The results of `work(unit)` for every unit, in the order in which they get ready (one worker: in turn).
-
-    `work` must be picklable when `workers` > 1: give it paths, not weights. An exception in one unit ends the
-    job with that exception; results written before stay. `on_done` is called here, for each result.
-
-    >>> sorted(map_units(["b", "a"], str.upper))
-    ['A', 'B']
-    """
-    if engine not in ENGINES:
-        raise InputError(f'there is no engine "{engine}"', fix=f"Choose one of: {', '.join(ENGINES)}")
-    if workers < 1:
-        raise InputError(f"{workers} workers cannot do anything", fix="Give 1 or more")
-    for result in ENGINES[engine](units, work, workers=workers):
-        if on_done is not None:
-            on_done(result)
-        yield result
 
 
 def local(units: Iterable[Any], work: Callable[[Any], Any], *, workers: int) -> Iterator[Any]:
@@ -143,6 +100,3 @@ def _die_with_parent() -> None:
     if parent is not None:
         wait_for_any([parent.sentinel])
         os._exit(1)
-
-
-ENGINES: dict[str, Engine] = {"local": local}

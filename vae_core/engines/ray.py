@@ -1,0 +1,152 @@
+"""Units over the actors of a Ray cluster: for jobs too big for one machine, and for machines that fail.
+
+Every machine needs this package in its environment, and the dataset, the model and the output under the same
+paths (a shared disk). Actors are plain: each has one unit at a time, so that a unit which kills its actor is
+known by name, and one that waits for a processor holds no unit.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from vae_core.engines.local import RESTARTS, WorkerDied
+from vae_core.errors import InputError
+
+__all__ = ["on_ray"]
+
+PATIENCE = 600.0  # seconds without any actor at work or any unit done: the cluster has no room
+# Defaults, set before Ray starts: no report to its makers; who talks to the cluster must know its token.
+ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
+
+
+def on_ray(units: Iterable[Any], work: Callable[[Any], Any], *, workers: int) -> Iterator[Any]:
+    """The results of every unit, from `workers` actors of one processor each.
+
+    The cluster is the one that is connected, or that RAY_ADDRESS names; without either, one of this machine's
+    own. An actor that dies is replaced and its unit given out again, three times at most.
+    """
+    prepare()
+    try:
+        import ray
+    except ImportError as missing:
+        raise InputError("Ray is not installed", fix="pip install 'elborank[ray]'") from missing
+    own = not ray.is_initialized()
+    if own:
+        _connect(ray, workers)
+    crew = _Crew(ray, work, workers)
+    try:
+        yield from crew.results(iter(units))
+    finally:
+        crew.dismiss()
+        if own:
+            ray.shutdown()
+
+
+def prepare() -> None:
+    """Settings that Ray reads when it is imported. A cluster of our own gets a token of its own."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if not {"RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _connect(ray: Any, workers: int) -> None:
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+    else:  # results are small: the object store, which is memory, need not be large
+        ray.init(num_cpus=workers, include_dashboard=False, object_store_memory=100 * 2**20, **quiet)
+
+
+class _Worker:
+    """What runs in an actor: one unit at a time, in one thread."""
+
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        self.work = work
+
+    def ready(self) -> None:
+        """Returns once the actor is there."""
+
+    def run(self, unit: Any) -> tuple[Any, Exception | None]:
+        """The result, or the exception as it was raised (Ray would wrap it)."""
+        try:
+            return self.work(unit), None
+        except Exception as problem:  # noqa: BLE001 - it is raised again where the job runs
+            return None, problem
+
+
+class _Crew:
+    """The actors of one job, what each is doing, and how often a unit has lost its actor."""
+
+    def __init__(self, ray: Any, work: Callable[[Any], Any], workers: int) -> None:
+        self.ray = ray
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        # Restarts and retries are ours: Ray's own would hide which unit kills.
+        once = {"max_restarts": 0, "max_task_retries": 0}
+        self.remote = ray.remote(num_cpus=1, runtime_env={"env_vars": threads}, **once)(_Worker)
+        self.work = ray.put(work)
+        self.lost: Counter[str] = Counter()
+        self.doing: dict[Any, tuple[Any, Any]] = {}  # what is awaited -> (actor, unit; None: to get ready)
+        for _ in range(workers):
+            self._hire()
+
+    def _hire(self) -> None:
+        actor = self.remote.remote(self.work)
+        self.doing[actor.ready.remote()] = (actor, None)
+
+    def results(self, units: Iterator[Any]) -> Iterator[Any]:
+        """Every unit's result, as it gets ready."""
+        again: deque[Any] = deque()
+        at_work = 0
+        while True:
+            done, _ = self.ray.wait(list(self.doing), num_returns=1, timeout=PATIENCE)
+            if not done and not at_work:
+                raise WorkerDied(
+                    f"The cluster gave no processor to any actor for {PATIENCE:.0f} seconds. "
+                    "Use fewer workers, or a larger cluster; the same command then goes on."
+                )
+            for ref in done:
+                actor, unit = self.doing.pop(ref)
+                at_work -= unit is not None
+                try:
+                    answer = self.ray.get(ref)
+                except self.ray.exceptions.RayActorError as death:
+                    self._replace(unit, again, death)
+                    continue
+                if unit is not None:
+                    result, problem = answer
+                    if problem is not None:
+                        raise problem
+                    yield result
+                following = again.popleft() if again else next(units, None)
+                if following is not None:
+                    self.doing[actor.run.remote(following)] = (actor, following)
+                    at_work += 1
+            if not at_work and not again and (left := next(units, None)) is None:
+                return
+            elif not at_work and not again:
+                again.append(left)
+
+    def _replace(self, unit: Any, again: deque[Any], death: Exception) -> None:
+        """Another actor for one that died, and its unit to be done again, unless it has cost too many."""
+        name = "to start" if unit is None else str(getattr(unit, "id", unit))
+        self.lost[name] += 1
+        if self.lost[name] > RESTARTS:
+            what = "could not start" if unit is None else f"was killed {self.lost[name]} times in unit {name}"
+            raise WorkerDied(
+                f"An actor {what} (out of memory?). Use smaller units or larger machines; "
+                "the same command then goes on."
+            ) from death
+        if unit is not None:
+            again.append(unit)
+        self._hire()
+
+    def dismiss(self) -> None:
+        """End the actors; a unit that one is at stays unfinished, and leaves no half file."""
+        for actor, _ in self.doing.values():
+            self.ray.kill(actor)
+        self.doing.clear()
