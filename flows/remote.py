@@ -40,12 +40,13 @@ def run(
     output: str,
     *,
     workers: int,
+    engine: str = "local",
     replace: bool,
     on_done: Callable[[Any], None] | None = None,
 ) -> Published:
     """`job.run`, whose report is then put into the store that `output` names, if it names one."""
     if not stores.is_remote(output):
-        outcome = job.run(what, workers=workers, replace=replace, on_done=on_done)
+        outcome = job.run(what, engine=engine, workers=workers, replace=replace, on_done=on_done)
         return Published(outcome.folder, outcome.manifest, outcome.fresh, str(outcome.folder))
     store = stores.open_store(output)
     plan = job.prepare(what, replace=True)
@@ -55,7 +56,7 @@ def run(
         there = _there(store, folder, plan.run, replace=replace)
         if there is not None:
             return _fetched(f"{output.rstrip('/')}/{there}")
-        outcome = job.run(what, workers=workers, replace=True, on_done=on_done)
+        outcome = job.run(what, engine=engine, workers=workers, replace=True, on_done=on_done)
         place = stores.publish(outcome.folder, store, folder, replace=replace)
         found = _fetched(f"{output.rstrip('/')}/{place}", fresh=True)
         for copy in {outcome.folder, plan.final}:

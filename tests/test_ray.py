@@ -23,7 +23,7 @@ ray = pytest.importorskip("ray", reason="needs the extra: pip install 'elborank[
 def cluster() -> Iterator[None]:
     """Two processors, for all tests of this file: Ray takes its time to start."""
     ray.init(
-        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+        "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
         object_store_memory=100 * 2**20,
     )  # fmt: skip
     yield

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-__all__ = ["MERGED_ROWS", "Stream", "merge", "sort_key", "sort_records", "up_to", "write_q_values"]
+__all__ = ["MERGED_ROWS", "Stream", "ahead", "merge", "sort_key", "sort_records", "up_to", "write_q_values"]
 
 ORDER = [
     ("anomaly_score", "descending"),
@@ -25,8 +27,9 @@ ORDER = [
     ("row", "ascending"),
 ]
 FILES_AT_ONCE = 64  # more are first merged in groups: open files and their footers stay few
-MERGED_ROWS = 2048  # in a row group of a file that will be merged: so much of each file is held
+MERGED_ROWS = 8192  # in a row group of a file that will be merged: so much of each file is held
 
+T = TypeVar("T")
 Key = tuple[float, str, str, int]
 
 
@@ -125,9 +128,19 @@ def _merge(files: Sequence[Path]) -> Iterator[pa.Table]:
 def _merge_into(path: Path, files: Sequence[Path]) -> Path:
     with pq.ParquetWriter(path, pq.read_schema(files[0]), write_page_checksum=True) as writer:
         stream = Stream(_merge(files))
-        while (table := stream.take(MERGED_ROWS)).num_rows:
+        for table in stream.pieces(MERGED_ROWS):
             writer.write_table(table)
     return path
+
+
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """The same items, each made by a thread while the one before it is in use: reading beside writing."""
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, iterator, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, iterator, end)
+            yield item  # type: ignore[misc]
 
 
 class Stream:
@@ -150,6 +163,11 @@ class Stream:
         self._rest, self._rows = [rest], rest.num_rows
         # One chunk a column: where Parquet's pages end depends on chunks, and the bytes must not.
         return taken.combine_chunks()
+
+    def pieces(self, rows: int) -> Iterator[pa.Table]:
+        """All that is left, in tables of `rows` rows and a last one of fewer."""
+        while (table := self.take(rows)).num_rows:
+            yield table
 
 
 def write_q_values(p_values: Path, q_values: Path, *, rows: int = 1 << 17) -> None:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from vae_core import publishing
 from vae_core.errors import InputError
-from vae_core.ranking import Stream, merge, numbers, sort_key, write_q_values
+from vae_core.ranking import Stream, ahead, merge, numbers, sort_key, write_q_values
 from vae_core.work import NO_P_VALUE, REASONS, SCORED, Cut
 
 __all__ = [
@@ -165,7 +165,7 @@ def rank(files: Sequence[Path], folder: Path, decision: Decision, *, explained: 
         pq.ParquetWriter(records, schema, use_dictionary=["source"], write_page_checksum=True) as writer,
         p_path.open("wb") as p_file,
     ):
-        while (table := stream.take(ROWS_PER_GROUP)).num_rows:
+        for table in ahead(stream.pieces(ROWS_PER_GROUP)):
             p_file.write(_numbers(table["p_value"]).tobytes())
             writer.write_table(table.select(schema.names), row_group_size=ROWS_PER_GROUP)
             if rows < wanted:
@@ -197,14 +197,20 @@ def write(ranking: Ranking, reasons: Sequence[Path], path: Path, marks: Marks) -
             write_page_checksum=True,
         ) as writer,
     ):
-        values = _values(ranking.p_values, ranking.q_values)
-        for group, (first, p, q) in enumerate(values):
-            table = records.read_row_group(group, use_threads=False)
-            if table.num_rows != len(p):
-                raise RuntimeError(f"{ranking.records} has lost rows")
-            writer.write_table(_rows(table, first, p, q, told, ranking, marks), row_group_size=ROWS_PER_GROUP)
+        for table in ahead(_groups(records, told, ranking, marks)):
+            writer.write_table(table, row_group_size=ROWS_PER_GROUP)
     if pq.read_metadata(path).num_rows != ranking.rows or told.take(1).num_rows:
         raise RuntimeError("records or reasons are missing in the report")
+
+
+def _groups(records: pq.ParquetFile, told: Stream, ranking: Ranking, marks: Marks) -> Iterator[pa.Table]:
+    """The report's row groups, in order."""
+    values = _values(ranking.p_values, ranking.q_values)
+    for group, (first, p, q) in enumerate(values):
+        table = records.read_row_group(group, use_threads=False)
+        if table.num_rows != len(p):
+            raise RuntimeError(f"{ranking.records} has lost rows")
+        yield _rows(table, first, p, q, told, ranking, marks)
 
 
 def _rows(

@@ -59,7 +59,7 @@ def _connect(ray: Any, workers: int) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
     else:  # results are small: the object store, which is memory, need not be large
-        ray.init(num_cpus=workers, include_dashboard=False, object_store_memory=100 * 2**20, **quiet)
+        ray.init("local", num_cpus=workers, include_dashboard=False, object_store_memory=100 * 2**20, **quiet)
 
 
 class _Worker:
