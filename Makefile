@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs bench-quality bench-images bench-cluster clean
+.PHONY: help setup demo test lint format docs bench-quality bench-images bench-cluster bench-memory bench-speed clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -55,6 +55,17 @@ bench-images: setup ## Compare detectors on images: make bench-images DATA=folde
 
 bench-cluster: setup ## Ray against the local engine, bit for bit, while actors, nodes and drivers are killed
 	$(RUN)/python -m tests.bench.cluster $(BENCH_ARGS)
+
+bench-speed: setup ## Scoring and training against peers, and the overhead of a small job: JSON into build/
+	$(RUN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	mkdir -p build
+	$(RUN)/python -m tests.bench.speed --output build/speed.json $(BENCH_ARGS)
+	$(RUN)/python -m tests.bench.training_speed --output build/training.json
+	$(RUN)/python -m tests.bench.growth --output build/growth.json
+	$(RUN)/python -m tests.bench.overhead --output build/overhead.json
+
+bench-memory: setup ## Peak memory at 3 and 30 million rows, also with equal scores, and of a streamed training
+	$(RUN)/python -m tests.bench.memory --rows 3000000 30000000 --columns 8 --equal --train $(BENCH_ARGS)
 
 clean: ## Remove caches and build outputs (keeps .venv and .elborank)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

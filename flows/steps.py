@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from flows import datasets, descriptions, registry
+from flows import datasets, descriptions, registry, together
 from flows.registry import ModelVersion, home
 from vae_core.errors import InputError, one_line
 
@@ -25,7 +24,6 @@ TRAINING_KEY = "elborank.training"
 EXAMPLE_ROWS = 5
 SHOWN = 10  # records of the ranking that a scoring command shows
 OnSchema = Literal["warn", "stop"]
-LAUNCHED_TOGETHER = int(os.environ.get("WORLD_SIZE", "1")) > 1  # by torchrun, to train one model
 
 
 def ingest(
@@ -117,34 +115,13 @@ def train(path: str, *, name: str, progress: Any = None, **options: Any) -> dict
     )
     data = ingest(path, **options)
     known = None if retrain else trained_before(data, name=name, kinds=kinds, settings=settings)
-    if LAUNCHED_TOGETHER:
-        from vae_core import distributed
-
-        distributed.first_says(known is None)
+    together.tell(known is None)
     if known is not None:
         return descriptions.of_training(known, data, reused=True)
     with tempfile.TemporaryDirectory(prefix="elborank-") as folder:
         fitted = fit(data, Path(folder), kinds=kinds, settings=settings, progress=progress)
         version = register(fitted, data, name=name, kinds=kinds, settings=settings)
     return descriptions.of_training(version, data, reused=False)
-
-
-def train_together(path: str, *, name: str, progress: Any = None, **options: Any) -> dict[str, Any] | None:
-    """`train` in each process that torchrun has launched: one model; the first process registers it.
-
-    The others return None.
-    """
-    from vae_core import distributed
-
-    with distributed.joined() as (number, _):
-        if number == 0:
-            return train(path, name=name, progress=progress, **options)
-        if distributed.first_says(False):  # the first one has ingested, and there is something to train
-            settings, kinds = options.pop("settings", {}), options.pop("kinds", {})
-            del options["retrain"]
-            with tempfile.TemporaryDirectory(prefix="elborank-") as folder:
-                fit(ingest(path, **options), Path(folder), kinds=kinds, settings=settings)
-    return None
 
 
 def fit(

@@ -96,7 +96,7 @@ def train(
 
     The first version of a name becomes its champion, later ones the challenger (elborank models promote).
     """
-    from flows import steps
+    from flows import steps, together
 
     settings = {
         "preset": preset, "steps": steps_, "batch_size": batch_size, "learning_rate": learning_rate,
@@ -117,8 +117,8 @@ def train(
 
         result = orchestration.run(train_flow, path, **options)
     else:
-        run = steps.train_together if steps.LAUNCHED_TOGETHER else steps.train
-        with terminal.training(quiet=json or steps.LAUNCHED_TOGETHER) as progress:
+        run = together.train if together.LAUNCHED else steps.train
+        with terminal.training(quiet=json or together.LAUNCHED) as progress:
             result = run(path, **options, progress=progress)
     if result is not None:
         terminal.show(result, json, terminal.trained)

@@ -1,0 +1,34 @@
+"""Processes that torchrun launched to train one model: each runs the same command, the first registers."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+LAUNCHED = int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def train(path: str, *, name: str, progress: Any = None, **options: Any) -> dict[str, Any] | None:
+    """`steps.train` in each of the processes; all but the first return None."""
+    from flows import steps
+    from vae_core import distributed
+
+    with distributed.joined() as (number, _):
+        if number == 0:
+            return steps.train(path, name=name, progress=progress, **options)
+        if distributed.first_says(False):  # the first one has ingested, and there is something to train
+            settings, kinds = options.pop("settings", {}), options.pop("kinds", {})
+            del options["retrain"]
+            with tempfile.TemporaryDirectory(prefix="elborank-") as folder:
+                steps.fit(steps.ingest(path, **options), Path(folder), kinds=kinds, settings=settings)
+    return None
+
+
+def tell(train: bool) -> None:
+    """Let the waiting processes know whether there is something to train. Alone: nothing."""
+    if LAUNCHED:
+        from vae_core import distributed
+
+        distributed.first_says(train)
