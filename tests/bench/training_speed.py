@@ -2,10 +2,10 @@
 
     python -m tests.bench.training_speed [--rows 100000] [--epochs 20] [--seeds 5]   (make bench-training)
 
-Both train the lecture's VAE (32 columns scaled to [0, 1], 64 and 64 rectified units, 8 latents, Bernoulli
-terms) on the same records in one thread: pythae with its own defaults (batches of 64, Adam at 1e-4) for some
-epochs, ours with its own (batches of 256, Adam at 1e-3, ramp and cosine). The ELBO is the mean over the same
-held-out records with 16 shared draws.
+Both train the lecture's VAE (32 boolean columns that six factors decide, 64 and 64 rectified units, 8
+latents, Bernoulli terms) on the same records in one thread: pythae with its own defaults (batches of 64, Adam
+at 1e-4) for some epochs, ours with batches of 256, Adam at 4e-3, ramp and cosine. The ELBO is the mean over the
+same held-out records with 16 shared draws.
 """
 
 from __future__ import annotations
@@ -21,15 +21,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from tests.bench.memory import make_raw
 from vae_core import descent, sources, training
 from vae_core.encoding import TableEncoding
 from vae_core.records import TrainingRecords, gather
 
-HIDDEN, LATENT, DRAWS = 64, 8, 16
+COLUMNS, HIDDEN, LATENT, DRAWS = 32, 64, 8, 16
+
+
+def make_booleans(path: Path, rows: int) -> None:
+    """Whether linear mixtures of six factors and some noise are positive: terms that are masses, not grey."""
+    generator = np.random.default_rng(0)
+    mixing = generator.normal(size=(6, COLUMNS))
+    x = generator.normal(size=(rows, 6)) @ mixing + 0.3 * generator.normal(size=(rows, COLUMNS)) > 0
+    pq.write_table(pa.table({f"c{j}": x[:, j] for j in range(COLUMNS)}), path)
 
 
 def elbo(encode: Any, logits: Any, x: torch.Tensor) -> float:
@@ -48,7 +57,13 @@ def elbo(encode: Any, logits: Any, x: torch.Tensor) -> float:
 def ours(encoding: TableEncoding, records: TrainingRecords, held: torch.Tensor, seed: int) -> list[Any]:
     """(processor seconds, ELBO) at each look of our training."""
     settings = training.Settings(
-        preset="lecture", hidden=(HIDDEN, HIDDEN), latent=LATENT, members=1, steps=4000, random_state=seed
+        preset="lecture",
+        hidden=(HIDDEN, HIDDEN),
+        latent=LATENT,
+        members=1,
+        steps=2000,
+        learning_rate=4e-3,
+        random_state=seed,
     )
     start, outside = time.process_time(), 0.0
     run = training._prepare(encoding, records, settings, torch.device("cpu"))
@@ -143,13 +158,14 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="elborank-training-") as temporary:
         raw = Path(temporary) / "rows.parquet"
-        make_raw(raw, options.rows)
+        make_booleans(raw, options.rows)
         data = sources.ingest(raw, Path(temporary) / "store")
         encoding = TableEncoding.fit(sources.batches(data), preset="lecture")
         records = gather(sources.batches(data), encoding, 0.1, 0.05, 0)
-    inside = (records.selection.values >= 0).all(1) & (records.selection.values <= 1).all(1)
-    held = torch.from_numpy(np.ascontiguousarray(records.selection.values[inside], np.float32))
-    train = torch.from_numpy(np.ascontiguousarray(records.fit.values, np.float32)).clamp(0, 1)
+    held, train = (
+        torch.from_numpy(np.ascontiguousarray(part.values, np.float32))
+        for part in (records.selection, records.fit)
+    )
     results = []
     for seed in range(options.seeds):
         points = ours(encoding, records, held, seed)
