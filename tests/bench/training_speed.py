@@ -4,8 +4,8 @@
 
 Both train the lecture's VAE (32 boolean columns that six factors decide, 64 and 64 rectified units, 8
 latents, Bernoulli terms) on the same records in one thread: pythae with its own defaults (batches of 64, Adam
-at 1e-4) for some epochs, ours with batches of 256, Adam at 4e-3, ramp and cosine. The ELBO is the mean over the
-same held-out records with 16 shared draws.
+at 1e-4) for some epochs, ours with batches of 256, Adam at 4e-3, ramp and cosine. The ELBO is the mean over
+the same held-out records with 16 shared draws.
 """
 
 from __future__ import annotations
