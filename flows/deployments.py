@@ -267,6 +267,7 @@ def serve(
 def interval(moment: datetime, every: str | None, cron: str | None) -> tuple[datetime, datetime]:
     """The last whole interval [start, end) of a schedule in UTC at `moment`.
 
+    >>> from datetime import UTC
     >>> start, end = interval(datetime(2013, 2, 12, 9, 0, 3, tzinfo=UTC), "1h", None)
     >>> f"{start:%H:%M} {end:%H:%M}"
     '08:00 09:00'

@@ -252,13 +252,13 @@ def test_the_members_agree_where_columns_are_independent() -> None:
 
 
 def test_by_default_every_members_bounds_weigh_by_how_little_they_spread() -> None:
-    """Weights proportional to 1 / interquartile range, over records that the model knows."""
+    """Weights proportional to 1 / interquartile range over records that the model knows, the VAE's twice that."""
     model = train(related(), columns_weight=None, kernel_weight=None)
     ranges = {}
     for name in model.weights:
         low, high = np.quantile(model.with_members([name]).score(related()).bound, [0.25, 0.75])
         ranges[name] = high - low
-    balanced = np.array([model.weights[name] * ranges[name] for name in ranges])
+    balanced = np.array([model.weights[name] * ranges[name] / (2 if name == "vae" else 1) for name in ranges])
     np.testing.assert_allclose(balanced, balanced.mean(), rtol=0.3)  # held-out records spread a little wider
 
 

@@ -20,6 +20,9 @@ __all__ = ["with_companions"]
 
 MOST_COMPARED = 2000  # training records whose bounds say how far a member's bounds spread
 NO_SPREAD = 1e-6  # nats
+# The VAE counts twice among balanced members: it alone knows how columns hang together beyond the training
+# records, which is where planted errors of single cells show.
+VAE_COUNTS = 2.0
 
 
 def with_companions(
@@ -31,8 +34,8 @@ def with_companions(
     """The VAE with companions fitted to the records it knows (fitted or selected on).
 
     `weights` names each companion's prior weight against the VAE's 1; 0 leaves it out. None balances: a
-    weight is 1 over the interquartile range of the member's bounds on training records: all objections then
-    count alike, where a narrow density would outvote the others by the size of its nats.
+    weight is 1 over the interquartile range of the member's bounds on training records, so that a narrow
+    density does not outvote the others by the size of its nats, and the VAE's objection counts twice.
     """
     records = joined(known)
     features = model.encoding.features
@@ -53,7 +56,7 @@ def with_companions(
         given = weights[name]
         if given is None:
             bounds = companion.score(sample.values, sample.mask) + sample.fixed.sum(1)
-            given = spread["vae"] / interquartile_range(bounds)
+            given = spread["vae"] / (VAE_COUNTS * interquartile_range(bounds))
         shares[name] = float(given)
     total = sum(shares.values())
     return replace(
