@@ -252,7 +252,7 @@ def test_the_members_agree_where_columns_are_independent() -> None:
 
 
 def test_by_default_every_members_bounds_weigh_by_how_little_they_spread() -> None:
-    """Weights proportional to 1 / interquartile range over records that the model knows, the VAE's twice that."""
+    """Weights are 1 / interquartile range over records that the model knows, the VAE's twice that."""
     model = train(related(), columns_weight=None, kernel_weight=None)
     ranges = {}
     for name in model.weights:
