@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from flows.registry import ModelVersion
 from vae_core import sources, storage
-from vae_core.columns import MODELLED, numbers
+from vae_core.columns import numbers
 from vae_core.errors import one_line
 from vae_core.linear_start import linear_model
 from vae_core.records import identities
@@ -206,8 +206,8 @@ def plant(records: pa.Table, model: FittedModel, *, columns: Sequence[str]) -> d
     """The records with planted errors: cells of another record, cells moved far, categories and yes/no
     flipped."""
     generator = np.random.default_rng(0)
-    kinds = {c.name: c.kind for c in model.encoding.described if c.name in columns}
-    plain = [name for name, kind in kinds.items() if kind in MODELLED]
+    kinds = {c.name: c.kind for c in model.encoding.described if c.name in columns and c.modelled}
+    plain = list(kinds)
     n = records.num_rows
     made: dict[str, pa.Table] = {}
     if plain:

@@ -17,7 +17,7 @@ from flows import steps
 from flows.registry import ModelVersion
 from flows.terminal import csv_cell
 from vae_core import generation, sources, storage
-from vae_core.columns import MODELLED, numbers, texts
+from vae_core.columns import numbers, texts
 from vae_core.encoding import TableEncoding
 from vae_core.errors import InputError, Refused, one_line
 from vae_core.images.model import ImageModel
@@ -229,7 +229,7 @@ def linear_sample(encoding: TableEncoding, table: pa.Table, n: int, *, seed: int
     if lecture:  # one-hot already: the inverse takes the largest itself
         made = drawn
     return encoding.decode(made).select(
-        [c.name for c in encoding.described if c.kind in MODELLED or c.kind == "constant"]
+        [c.name for c in encoding.described if c.modelled or c.kind == "constant"]
     )
 
 

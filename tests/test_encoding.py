@@ -45,7 +45,9 @@ def shop(rows: int = ROWS, seed: int = 0) -> pa.Table:
 
 def fitted(table: pa.Table | None = None, **options: Any) -> TableEncoding:
     table = shop() if table is None else table
-    options.setdefault("kinds", {"zone": "category"} if "zone" in table.column_names else None)
+    if "zone" in table.column_names:  # said, since unrelated columns that are not are set apart
+        declared = {"zone": "category", "tree": "category", "paid": "boolean", "flag": "boolean"}
+        options.setdefault("kinds", {n: kind for n, kind in declared.items() if n in table.column_names})
     return TableEncoding.fit(table.to_batches(max_chunksize=100), **options)
 
 

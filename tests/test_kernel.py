@@ -64,6 +64,22 @@ def test_whole_numbers_have_masses_that_sum_to_1(spread: float) -> None:
     assert density(member, (lattice - centre) / unit).sum() == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize("spread", [0.2, 0.4, 3.0])
+def test_masses_sum_to_1_where_exemplars_miss_the_cell_and_the_mean_is_off_the_lattice(spread: float) -> None:
+    r = np.random.default_rng(0)
+    whole = np.rint(r.gamma(2.0, spread, size=(500, 1)))
+    centre, unit = whole.mean(), whole.std()
+    mask = np.c_[r.random(500) < 0.4, np.ones(500, bool)]
+    values = np.c_[(whole - centre) / unit, r.normal(size=500)]
+    member = fitted(
+        np.where(mask, values, 0), Feature(0, "whole", 1 / unit), Feature(1, "gaussian"), mask=mask
+    )
+    lattice = (np.arange(-200, 200) - centre) / unit
+    records, other = np.c_[lattice, np.full(400, 0.3)], np.array([[0.0, 0.3]])
+    sums = np.exp(member.score(records, np.ones(records.shape, bool))).sum()
+    assert sums == pytest.approx(np.exp(member.score(other, np.array([[False, True]])))[0], rel=1e-6)
+
+
 def test_mixed_records_sum_and_integrate_to_1() -> None:
     values, mask = mixed()
     member = fitted(values, REAL, BOOLEAN, CLASS, mask=mask)

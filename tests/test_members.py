@@ -115,6 +115,13 @@ def test_far_out_the_terms_stay_finite_and_fall(likelihood: str, scale: float) -
         assert (np.diff(terms) < 0).all()
 
 
+def test_wild_values_do_not_coarsen_the_grid_for_the_rest() -> None:
+    values = np.random.default_rng(0).normal(size=1000)
+    tame, wild = column(values, "gaussian"), column(np.r_[values, 1e9, -1e7, 3e8], "gaussian")
+    x = np.linspace(-2, 2, 9)
+    np.testing.assert_allclose(log_prob(wild, x), log_prob(tame, x), atol=0.1)
+
+
 def test_nothing_is_heaped_at_the_ends_of_the_grid() -> None:
     """The mass beyond the grid once lay in its outermost bins, which looked as likely as the middle."""
     member = column(sampled("heavy", 5000), "gaussian")

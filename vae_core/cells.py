@@ -13,6 +13,7 @@ from vae_core.columns import Column, numbers, texts
 
 __all__ = [
     "ARROW_TYPES",
+    "apart_nats",
     "codes_of",
     "constant",
     "fixed_nats",
@@ -82,6 +83,24 @@ def fixed_nats(column: Column, array: pa.ChunkedArray) -> tuple[np.ndarray, np.n
     if column.kind == "constant":
         nats = np.where(missing, 0.0, nats) + missing_nats(column, missing)
     return nats, missing, differs
+
+
+def apart_nats(column: Column, array: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Nats of a column set apart: whether its cell is known to training, not which known value it has.
+
+    A probability of the coarser events known, unknown and missing, so that the bound stays one. Returns nats
+    and which cells are missing and which are unknown (a new category; neither true nor false).
+    """
+    if column.kind == "category":
+        codes, missing = codes_of(column, array)
+        strange = (codes == 0) & ~missing
+    else:
+        values = numbers(array)
+        missing = np.isnan(values)
+        strange = ~np.isin(values, (0, 1)) & ~missing
+    share = column.strange_share
+    nats = np.where(strange, math.log(share), math.log1p(-share))
+    return np.where(missing, 0.0, nats) + missing_nats(column, missing), missing, strange
 
 
 def missing_nats(column: Column, missing: np.ndarray) -> np.ndarray:

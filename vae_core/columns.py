@@ -62,10 +62,27 @@ class Column:
     quantiles: list[float] = field(default_factory=list)  # 0, 1, ..., 100 %: the profile
     # Of `categories`; the rest of the rows are 'other' or missing.
     counts: list[int] = field(default_factory=list)
+    apart: str = ""  # why the column, though of a kind that can be modelled, does not count in the score
 
     @property
     def observed(self) -> int:
         return self.rows - self.missing
+
+    @property
+    def modelled(self) -> bool:
+        """Whether the column has a likelihood in the network."""
+        return self.kind in MODELLED and not self.apart
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the column has a term in the score that needs no network."""
+        return self.kind in FIXED or bool(self.apart)
+
+    @property
+    def strange_share(self) -> float:
+        """Smoothed share (Jeffreys' prior) of training's observed cells that are no known value."""
+        named = sum(self.counts) if self.kind == "category" else self.observed
+        return (self.observed - named + 0.5) / (self.observed + 1)
 
     @property
     def missing_rate(self) -> float:
@@ -196,6 +213,17 @@ def describe(
     Percentiles come from a uniform sample of at most 50,000 rows; all else is exact. Raises InputError for an
     unknown kind, a kind that the column's type cannot have, or no rows at all.
     """
+    return survey(batches, kinds=kinds, scaling=scaling, random_state=random_state)[0]
+
+
+def survey(
+    batches: Iterable[pa.RecordBatch],
+    *,
+    kinds: Mapping[str, str] | None = None,
+    scaling: str = "robust",
+    random_state: int = 0,
+) -> tuple[list[Column], pa.Table]:
+    """The columns as `describe` has them, and the sample of rows that its percentiles come from."""
     accumulators: dict[str, _Accumulator] = {}
     sample = _RowSample(random_state)
     for batch in batches:
@@ -213,7 +241,8 @@ def describe(
         if name not in accumulators:
             raise InputError("a kind is given for a column that is not there", column=name)
     table = sample.table()
-    return [_finish(a, table.column(name), wanted.get(name), scaling) for name, a in accumulators.items()]
+    columns = [_finish(a, table.column(name), wanted.get(name), scaling) for name, a in accumulators.items()]
+    return columns, table
 
 
 class _RowSample:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vae_core.cells import (
+    apart_nats,
     codes_of,
     constant,
     fixed_nats,
@@ -26,8 +27,9 @@ from vae_core.cells import (
     standardise,
     typed,
 )
-from vae_core.columns import FIXED, MODELLED, Column, describe, numbers
+from vae_core.columns import MODELLED, Column, numbers, survey
 from vae_core.errors import InputError
+from vae_core.gate import set_apart
 
 __all__ = ["Encoded", "Feature", "TableEncoding"]
 
@@ -101,7 +103,7 @@ class TableEncoding:
         replaces the Gaussian of real columns ("bernoulli", "continuous_bernoulli": on [0, 1] by min-max).
         """
         scaling = "minmax" if preset == "lecture" or likelihood else "robust"
-        columns = describe(
+        columns, sample = survey(
             (_user_columns(b) for b in batches), kinds=kinds, scaling=scaling, random_state=random_state
         )
         stamps = [c.name for c in columns if c.kind == "timestamp"]
@@ -109,10 +111,15 @@ class TableEncoding:
             raise InputError("is not a timestamp column", column=time)
         time = time or (stamps[0] if stamps else None)
         periods = periods_of(next(c for c in columns if c.name == time)) if time else ()
+        if preset == "default":
+            declared = list(kinds or {})
+            apart = set_apart(columns, sample, declared=declared, time=time, periods=periods)
+            for column in columns:
+                column.apart = apart.get(column.name, "")
         return cls(columns, ids=ids, time=time, preset=preset, likelihood=likelihood, periods=periods)
 
     def _features(self, index: int, column: Column) -> list[Feature]:
-        if column.kind not in MODELLED:
+        if not column.modelled:
             return []
         if column.kind == "category":
             if self.preset == "lecture":
@@ -140,7 +147,8 @@ class TableEncoding:
         """Columns that take no part in the score, with the reason."""
         reasons = {c.name: c.kind for c in self.described if c.kind in ("identifier", "text", "label")}
         stamps = [c.name for c in self.described if c.kind == "timestamp" and c.name != self.time]
-        return reasons | dict.fromkeys(stamps, "a second timestamp")
+        apart = {c.name: c.apart for c in self.described if c.apart}
+        return reasons | dict.fromkeys(stamps, "a second timestamp") | apart
 
     @property
     def context_width(self) -> int:
@@ -177,14 +185,17 @@ class TableEncoding:
             if column.name not in names:
                 raise InputError("is missing", column=column.name, fix="The model was trained with it")
             array = batch.column(column.name)
-            if column.kind in MODELLED:
+            if column.modelled:
                 self._encode_column(encoded, index, slice(start, start + width), array)
                 start += width
-            elif column.kind in FIXED:
-                nats, missing, differs = fixed_nats(column, array)
+            elif column.fixed:
+                nats, missing, differs = (
+                    apart_nats(column, array) if column.apart else fixed_nats(column, array)
+                )
                 encoded.fixed[:, index] = nats
                 encoded.n_missing += missing & (column.kind != "empty")
-                encoded.n_unseen += differs
+                strange = encoded.n_out_of_range if column.kind == "boolean" else encoded.n_unseen
+                strange += differs
             elif column.name == self.time:
                 encoded.n_missing += np.asarray(pc.is_null(array).to_numpy(zero_copy_only=False))
                 if self.periods:
@@ -252,59 +263,53 @@ class TableEncoding:
         A category is the class with the largest value, or 'other' where all are 0. As in `decode`, only the
         modelled columns and constants come back; a cell with mask False is null.
         """
-        blocks: list[np.ndarray] = []
-        masks: list[np.ndarray] = []
+        cells: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         start = 0
-        for column in (c for c in self.described if c.kind in MODELLED):
+        for index, column in ((i, c) for i, c in enumerate(self.described) if c.kind in MODELLED):
             width = len(column.categories) if column.kind == "category" else 1
             block = values[:, start : start + width]
-            masks.append(np.ones(len(values), bool) if mask is None else mask[:, start])
+            seen = np.ones(len(values), bool) if mask is None else mask[:, start]
             start += width
             if column.kind == "category":
-                blocks.append(np.where(block.max(1) > 0, block.argmax(1) + 1, 0).astype(float))
+                own = np.where(block.max(1) > 0, block.argmax(1) + 1, 0).astype(float)
             elif column.kind == "boolean":
-                blocks.append(block[:, 0])
+                own = block[:, 0]
             else:
-                blocks.append(column.low * (1 - block[:, 0]) + column.high * block[:, 0])
-        return self._table(len(values), blocks, masks)
+                own = column.low * (1 - block[:, 0]) + column.high * block[:, 0]
+            cells[index] = own, seen
+        return self._table(len(values), cells)
 
     def decode(self, values: np.ndarray, mask: np.ndarray | None = None) -> pa.Table:
         """The way back from `encode`: model values (n, m) -> a table in the user's units and types.
 
         Only the modelled columns and constants come back; a cell with mask False is null.
         """
-        blocks: list[np.ndarray] = []
-        masks: list[np.ndarray] = []
+        cells: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         owner = np.array([feature.column for feature in self.features])
         for index, column in enumerate(self.described):
-            if column.kind not in MODELLED:
+            if not column.modelled:
                 continue
             block = values[:, owner == index]
-            masks.append(
-                np.ones(len(values), bool) if mask is None else np.asarray(mask[:, owner == index].all(1))
-            )
-            if column.kind == "category":
-                lecture = self.preset == "lecture"
-                seen = block.max(1) > 0
-                blocks.append(np.where(seen, block.argmax(1) + 1, 0) if lecture else block[:, 0])
-            elif column.kind == "boolean":
-                blocks.append(block[:, 0])
-            elif self.preset == "lecture" or self.likelihood is not None:
-                blocks.append(column.low * (1 - block[:, 0]) + column.high * block[:, 0])
-            else:
-                blocks.append(column.mean + block[:, 0] * column.spread)
-        return self._table(len(values), blocks, masks)
+            seen = np.ones(len(values), bool) if mask is None else np.asarray(mask[:, owner == index].all(1))
+            own = block[:, 0]
+            if column.kind == "category" and self.preset == "lecture":
+                own = np.where(block.max(1) > 0, block.argmax(1) + 1, 0)
+            elif column.kind in ("real", "whole"):
+                if self.preset == "lecture" or self.likelihood is not None:
+                    own = column.low * (1 - own) + column.high * own
+                else:
+                    own = column.mean + own * column.spread
+            cells[index] = own, seen
+        return self._table(len(values), cells)
 
-    def _table(self, rows: int, blocks: list[np.ndarray], masks: list[np.ndarray]) -> pa.Table:
-        """Modelled columns in the user's units (categories as class numbers) and constants, typed."""
+    def _table(self, rows: int, cells: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> pa.Table:
+        """Cells (values, observed) by column in the user's units, categories as numbers; constants too."""
         arrays: dict[str, pa.Array] = {}
-        place = 0
-        for column in self.described:
+        for index, column in enumerate(self.described):
             if column.kind == "constant":
                 arrays[column.name] = constant(column, rows)
-            elif column.kind in MODELLED:
-                arrays[column.name] = typed(blocks[place], column, ~masks[place])
-                place += 1
+            elif index in cells:
+                arrays[column.name] = typed(cells[index][0], column, ~cells[index][1])
         return pa.table(arrays)
 
     def to_json(self) -> dict[str, Any]:

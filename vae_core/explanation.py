@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from vae_core.columns import FIXED, MODELLED, Column, numbers, texts
+from vae_core.columns import Column, numbers, texts
 from vae_core.imputation import expected_given_others
 from vae_core.scoring import FittedModel
 
@@ -49,7 +49,7 @@ def explain(model: FittedModel, table: pa.Table, *, top: int = 5) -> pa.Table:
     usual = np.array([typical.get(name, 0.0) for name in model.encoding.columns] + [typical.get("kl", 0.0)])
     nats = np.c_[parts.nats, parts.kl_nats]
     deficit = usual - nats
-    silent = [c.kind not in (*MODELLED, *FIXED) for c in model.encoding.described]
+    silent = [not (c.modelled or c.fixed) for c in model.encoding.described]
     deficit[:, [*silent, False]] = -np.inf  # what takes no part in the score is no reason
     order = np.argsort(-deficit, axis=1, kind="stable")[:, :top]
     cells = [_Cells(model, table, index) for index in range(len(model.encoding.described))]
@@ -121,11 +121,11 @@ class _Cells:
         number = float(self.numbers[row])
         entry: dict[str, Any] = {"feature": column.name, "value": self._value(row)}
         entry["value_number"] = None if math.isnan(number) else number
-        if column.kind in FIXED:
+        if column.fixed:
             entry["expected"] = self._fixed()
         elif column.kind == "category" and mean is not None:
             entry["expected"] = self._expected_category(mean[row, self.features])
-        elif column.kind in MODELLED and mean is not None and variance is not None:
+        elif column.modelled and mean is not None and variance is not None:
             j = self.features[0]
             self._expected_number(entry, float(mean[row, j]), math.sqrt(max(0.0, variance[row, j])))
         return entry
@@ -139,6 +139,10 @@ class _Cells:
     def _fixed(self) -> str:
         if self.column.kind == "empty":
             return "missing"
+        if self.column.kind == "category":
+            return self.column.categories[0]
+        if self.column.kind == "boolean":
+            return self._number(float(self.column.mean >= 0.5))
         return self._number(self.column.minimum) if self.column.constant is None else self.column.constant
 
     def _expected_category(self, mean: np.ndarray) -> str:

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from vae_core.cells import ARROW_TYPES, DAY, periodic
+from vae_core.cells import ARROW_TYPES, DAY, periodic, typed
+from vae_core.columns import Column
 from vae_core.likelihoods import class_log_probabilities
 from vae_core.scoring import FittedModel
 
@@ -23,9 +24,9 @@ def sample(
 
     Each record comes from one of the ensemble's VAEs, chosen at random; a timestamp that serves as context is
     drawn from the span of training. `missing` imitates the training's share of missing cells, each column by
-    itself. Under a Bernoulli on grey values (the lecture's preset) real columns take the mean, since a draw
-    would be 0 or 1. Columns that were left out (identifiers, free text) are not generated. Raises ValueError
-    for n < 0.
+    itself. A column set apart is drawn by itself, by its shares in training. Under a Bernoulli on grey values
+    (the lecture's preset) real columns take the mean, since a draw would be 0 or 1. Columns that were left
+    out (identifiers, free text) are not generated. Raises ValueError for n < 0.
     """
     if n < 0:
         raise ValueError(f"n must be 0 or more; got {n}")
@@ -43,11 +44,18 @@ def sample(
         chosen = parameters[member[part], torch.arange(len(z))]
         values[part] = _draw(model, chosen, generator, mean)
     mask = np.ones(values.shape, bool)
+    gone = np.zeros((len(encoding.described), n), bool)
     if missing:
         for index, column in enumerate(encoding.described):
-            gone = numpy_generator.random(n) < column.missing / max(1, column.rows)
-            mask[:, [j for j, f in enumerate(encoding.features) if f.column == index]] &= ~gone[:, None]
+            gone[index] = numpy_generator.random(n) < column.missing / max(1, column.rows)
+            mask[:, [j for j, f in enumerate(encoding.features) if f.column == index]] &= ~gone[index][
+                :, None
+            ]
     table = encoding.decode(values, mask)
+    for index, column in enumerate(encoding.described):
+        if column.apart:
+            own = _by_shares(column, n, numpy_generator, mean)
+            table = table.append_column(column.name, typed(own, column, gone[index]))
     if encoding.time is not None:
         table = table.append_column(
             encoding.time, pa.array(stamps.astype(np.int64), ARROW_TYPES["timestamp"])
@@ -66,6 +74,15 @@ def _timestamps(model: FittedModel, n: int, generator: np.random.Generator) -> n
     if len(times_of_day) == 1:  # daily data: whole days
         return np.floor((drawn - times_of_day[0]) / DAY) * DAY + times_of_day[0]
     return np.floor(drawn / 1e6) * 1e6
+
+
+def _by_shares(column: Column, n: int, generator: np.random.Generator, mean: bool) -> np.ndarray:
+    """Cells of a column set apart: 0 and 1, or class numbers; with `mean` the most frequent one: (n,)."""
+    if column.kind == "boolean":
+        share = float(column.mean)
+        return np.full(n, float(share >= 0.5)) if mean else (generator.random(n) < share).astype(float)
+    shares = np.array(column.counts) / sum(column.counts)
+    return np.ones(n) if mean else 1.0 + generator.choice(len(shares), n, p=shares)
 
 
 def _named_class(parameters: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

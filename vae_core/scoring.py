@@ -82,13 +82,16 @@ class FittedModel:
         outputs = a.members * sum(len(g.features) * g.outputs for g in self.vae.groups)
         return max(8, min(BATCH_ROWS, 1 << max(0, (BATCH_ELEMENTS // outputs).bit_length() - 1)))
 
-    def _chunks(self) -> list[tuple[int, Tensor]]:
-        """The noise in pieces that are decoded at once: (block, noise (draws, p)), in order."""
+    @property
+    def _draws_at_once(self) -> int:
         a = self.vae.architecture
         outputs = a.members * sum(len(g.features) * g.outputs for g in self.vae.groups)
-        codes = min(BATCH_CODES, BATCH_ELEMENTS // outputs)
-        at_once = max(1, codes // self.batch_rows)
-        return [(b, piece) for b, block in enumerate(self.noise) for piece in block.split(at_once)]
+        return max(1, min(BATCH_CODES, BATCH_ELEMENTS // outputs) // self.batch_rows)
+
+    def _chunks(self) -> list[tuple[int, Tensor]]:
+        """The noise in pieces that are decoded at once: (block, noise (draws, p)), in order."""
+        pieces = [block.split(self._draws_at_once) for block in self.noise]
+        return [(b, piece) for b, block in enumerate(pieces) for piece in block]
 
     def with_draws(self, draws: int) -> FittedModel:
         """The same model scored with another number of draws (a multiple of 4, or 1 to 3 in one block)."""
@@ -124,16 +127,19 @@ class FittedModel:
         return type(parts[0]).joined(parts)
 
     def _score(self, table: pa.Table | pa.RecordBatch) -> Scores:
-        scores = self.evaluate(self.encoding.encode(table)).scores
+        scores = self.evaluate(self.encoding.encode(table), reasons=False).scores
         if len(self.trained_on) and len(names := identities(table)):
             scores.p_value[are_among(names, self.trained_on)] = np.nan
         return scores
 
     @torch.no_grad()
-    def evaluate(self, encoded: Encoded) -> Contributions:
-        """Bounds and contributions of encoded records."""
+    def evaluate(self, encoded: Encoded, *, reasons: bool = True) -> Contributions:
+        """Bounds of encoded records and their contributions; without `reasons` those are the VAE's only.
+
+        The bounds have the same bits either way: reasons cost the companions' work twice.
+        """
         n, m = encoded.values.shape
-        encoded, refused = self._refuse(encoded)
+        encoded = self._refuse(encoded)
         terms, kl = np.zeros((n, m)), np.zeros(n)
         blocks = np.zeros((self.noise.shape[0], n))
         rows, chunks = self.batch_rows, self._chunks()
@@ -144,15 +150,13 @@ class FittedModel:
             terms[part] = term.mean(0)[:here].numpy()
             kl[part] = divergence.mean(0)[:here].numpy()
             blocks[:, part] = term.sum(-1)[:, :here].numpy()
-        if refused is not None:
-            terms += refused
         nats = self._by_column(terms) + encoded.fixed
-        return self._collect(encoded, nats, kl, blocks)
+        return self._collect(encoded, nats, kl, blocks, reasons)
 
     @torch.no_grad()
     def moments(self, encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance of each feature under P(x|z), z from Q, in model values: (n, features) each."""
-        encoded, _ = self._refuse(encoded)
+        encoded = self._refuse(encoded)
         mean, variance = np.zeros(encoded.values.shape), np.zeros(encoded.values.shape)
         rows = self.batch_rows
         for first in range(0, len(mean), rows):
@@ -179,11 +183,11 @@ class FittedModel:
         total /= mean.shape[0] * self.noise.shape[1]
         return total, kl_standard_normal(mean, log_variance)
 
-    def _refuse(self, encoded: Encoded) -> tuple[Encoded, np.ndarray | None]:
-        """Take cells outside their likelihood's support out of the mask, and give them a stated penalty."""
+    def _refuse(self, encoded: Encoded) -> Encoded:
+        """Take cells outside their likelihood's support out of the mask; all members charge a penalty."""
         bounded = [group for group in self.vae.groups if group.likelihood.support[1] < np.inf]
         if not bounded:
-            return encoded, None
+            return encoded
         penalty = np.zeros(encoded.values.shape)
         for group in bounded:
             low, high = group.likelihood.support
@@ -193,9 +197,9 @@ class FittedModel:
             penalty[:, group.features] = np.where(outside, REFUSED * (1 + excess / (1 + np.abs(excess))), 0.0)
         refused = penalty < 0
         if not refused.any():
-            return encoded, None
-        values = np.where(refused, 0, encoded.values)
-        return replace(encoded, mask=encoded.mask & ~refused, values=values), penalty
+            return encoded
+        values, mask = np.where(refused, 0, encoded.values), encoded.mask & ~refused
+        return replace(encoded, values=values, mask=mask, fixed=encoded.fixed + self._by_column(penalty))
 
     def _padded(self, encoded: Encoded, part: slice, rows: int) -> tuple[Tensor, ...]:
         """One micro-batch, filled up with empty records to the model's fixed number of rows."""
@@ -247,18 +251,24 @@ class FittedModel:
         nats: np.ndarray,
         kl: np.ndarray,
         blocks: np.ndarray,
+        reasons: bool,
     ) -> Contributions:
         reconstruction = nats.sum(1)
         elbo = reconstruction - kl
-        weight = self.weights.get("vae", 0.0)
-        shares, divergence = weight * nats, weight * kl
-        for name, companion in self.companions.items():
-            if name in self.weights:
-                terms, own_kl = companion.parts(encoded.values, encoded.mask)
-                shares = shares + self.weights[name] * (self._by_column(terms) + encoded.fixed)
-                divergence = divergence + self.weights[name] * own_kl
-        only_vae = set(self.weights) == {"vae"}
-        bound = elbo if only_vae else shares.sum(1) - divergence
+        bound, shares, divergence = elbo, nats, kl
+        if set(self.weights) != {"vae"}:
+            weight = self.weights.get("vae", 0.0)
+            bound, shares, divergence = weight * elbo, weight * nats, weight * kl
+            fixed = encoded.fixed.sum(1)
+            for name, companion in self.companions.items():
+                if name not in self.weights:
+                    continue
+                weight = self.weights[name]
+                bound = bound + weight * (companion.score(encoded.values, encoded.mask) + fixed)
+                if reasons:
+                    terms, own_kl = companion.parts(encoded.values, encoded.mask)
+                    shares = shares + weight * (self._by_column(terms) + encoded.fixed)
+                    divergence = divergence + weight * own_kl
         error = blocks.std(0, ddof=1) / np.sqrt(len(blocks)) if len(blocks) > 1 else np.full(len(kl), np.nan)
         scores = Scores(
             anomaly_score=-bound,
@@ -280,18 +290,23 @@ class FittedModel:
 
         In expectation over its own noise between `elbo` and log P(x); low = anomalous. Burda et al. (2016).
         """
-        encoded, refused = self._refuse(self.encoding.encode(table))
+        encoded = self._refuse(self.encoding.encode(table))
         generator = torch.Generator().manual_seed(random_state)
         rows, result = self.batch_rows, np.zeros(len(encoded.values))
+        noise = torch.randn((draws, 1, self.vae.architecture.latent), generator=generator)
         for first in range(0, len(result), rows):
             part = slice(first, min(first + rows, len(result)))
             values, mask, context = self._padded(encoded, part, rows)
             mean, log_variance = self.vae.encode(self.vae.inputs(values, mask), context)
-            noise = torch.randn((draws, 1, mean.shape[-1]), generator=generator)
-            term, _, _ = self.vae.terms(values, mask, self.vae.inputs(values, mask), context, noise[:, 0])
+            terms = [
+                self.vae.log_prob(
+                    values, self.vae.decode_draws(mean, log_variance, context, some[:, 0]), mask
+                ).sum(-1)
+                for some in noise.split(self._draws_at_once)
+            ]
             bounds = [
-                importance_bound(log_weights(own.sum(-1), mean[e], log_variance[e], noise))
-                for e, own in enumerate(term)
+                importance_bound(log_weights(own, mean[e], log_variance[e], noise))
+                for e, own in enumerate(torch.cat(terms, 1))
             ]
             result[part] = torch.stack(bounds).mean(0)[: part.stop - part.start].numpy()
-        return result + encoded.fixed.sum(1) + (0.0 if refused is None else refused.sum(1))
+        return result + encoded.fixed.sum(1)

@@ -117,7 +117,7 @@ class ImageModel(FittedModel):
         return max(8, min(64, 1 << max(0, fits.bit_length() - 1)))
 
     @torch.no_grad()
-    def evaluate(self, encoded: Encoded) -> Contributions:
+    def evaluate(self, encoded: Encoded, *, reasons: bool = True) -> Contributions:
         """Bounds, parts and each region's share of the bound."""
         n = len(encoded.values)
         nats, kl = np.zeros((n, len(self.encoding.regions))), np.zeros(n)
@@ -132,7 +132,7 @@ class ImageModel(FittedModel):
             nats[part], kl[part] = by_region[:here].numpy(), divergence[:here].numpy()
             blocks[:, part] = by_block[:, :here].numpy()
             lecture[part] = self._lecture_elbo(values, by_block.mean(0) - divergence)[:here].numpy()
-        contributions = self._collect(encoded, nats, kl, blocks)
+        contributions = self._collect(encoded, nats, kl, blocks, reasons)
         contributions.scores = self._combined(contributions.scores, encoded, lecture)
         return contributions
 
@@ -145,9 +145,9 @@ class ImageModel(FittedModel):
             values[: part.stop - first] = torch.from_numpy(encoded.values[part])
             yield part, values
 
-    def _refuse(self, encoded: Encoded) -> tuple[Encoded, np.ndarray | None]:
+    def _refuse(self, encoded: Encoded) -> Encoded:
         """A pixel lies in every likelihood's support."""
-        return encoded, None
+        return encoded
 
     def _lecture_elbo(self, values: Tensor, own: Tensor) -> Tensor:
         """The ELBO of the VAE on Bernoulli terms, one draw of each block: (n, m) -> (n,), in nats."""

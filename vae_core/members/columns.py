@@ -17,6 +17,7 @@ BINS = 2048
 SUPPORT = 2000  # values of a column that the kernel density is built from
 HEAVY = 0.03  # weight of the Student-t(2) component, which covers what training never came near
 NARROWEST = 0.08
+WILD = 30.0  # ranges of the middle 90 %: a grid that reached farther would be too coarse for the rest
 FINE = 1e-4  # steps of whole numbers below which their mass is density times step
 
 
@@ -128,8 +129,11 @@ def _kernel_distribution(observed: np.ndarray, feature: Feature) -> tuple[np.nda
     width = 0.9 * deviation * len(points) ** -0.2  # Silverman (1986), equation 3.31
     step = feature.scale if feature.likelihood == "whole" else _step(observed)
     width = max(width, NARROWEST, 0.5 * step)
-    low, high = np.quantile(observed, [0.001, 0.999])
-    edges = np.linspace(max(points[0], low) - 5 * width, min(points[-1], high) + 5 * width, BINS + 1)
+    bottom, low, high, top = np.quantile(observed, [0.001, 0.05, 0.95, 0.999])
+    reach = WILD * max(high - low, width)
+    first = max(points[0], bottom, low - reach) - 5 * width
+    last = min(points[-1], top, high + reach) + 5 * width
+    edges = np.linspace(first, last, BINS + 1)
     cumulative = np.zeros(BINS + 1)
     for chunk in np.array_split(points, max(1, len(points) // 200)):
         cumulative += ndtr((edges[:, None] - chunk) / width).sum(1)

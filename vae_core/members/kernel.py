@@ -24,6 +24,7 @@ WILD = 3.0  # ranges of the middle 99 %: what lies farther out does not stretch 
 TRIMMED = 0.02  # the least likely records do not choose the width: a lone one would widen it for all
 FAR = 1e3  # standardised units from where distances grow logarithmically
 TILE = 256  # rows computed at once, always: a record's bits do not depend on its neighbours
+TINY = 1e-300
 ABSENT = -1e300  # log weight of an exemplar that is not there: finite, since 0 times infinity is not 0
 LOG_2PI = math.log(2 * math.pi)
 
@@ -175,7 +176,7 @@ class KernelDensity:
         width = np.where(here, self.widths[:, None], 1.0 / self.scales[numeric])
         precision = width**-2.0
         log_width = np.log(width * self.scales[numeric])
-        theta = _log_theta(width, layout, self.scales)
+        theta = _log_theta(width, np.where(here, 0.0, self._offsets()), layout, self.scales)
         constant = -0.5 * precision * z**2 - log_width - 0.5 * LOG_2PI - theta
         linear = precision * z
         blocks, start = [np.zeros((0, count))], 0
@@ -193,6 +194,16 @@ class KernelDensity:
         square = -0.5 * self.widths[None] ** -2.0
         weight = constant.sum(1)[None] + weight
         self.short = _padded(np.concatenate([square, linear.T, discrete, weight]))
+
+    def _offsets(self) -> np.ndarray:
+        """How far the lattices of whole numbers lie from 0, the mean, where missing cells' kernels stand."""
+        result = np.zeros(len(self.layout.numeric))
+        for k, (j, step) in enumerate(zip(self.layout.numeric, self.layout.steps, strict=True)):
+            cells = self.exemplars[self.observed[:, j], j]
+            if step > 0 and len(cells):
+                nearest = float(cells[np.abs(cells).argmin()])
+                result[k] = nearest - step * round(nearest / step)
+        return result
 
     def _tiles(self, values: np.ndarray, mask: np.ndarray):  # type: ignore[no-untyped-def]
         """Rows of a tile, their design (TILE, q) and the table (q, N) it multiplies."""
@@ -283,20 +294,23 @@ def _relative_widths(
     return np.sqrt(distance / np.exp(np.log(distance).mean()))
 
 
-def _log_theta(width: np.ndarray, layout: _Layout, scales: np.ndarray) -> np.ndarray:
-    """log of sum_d N(d step) step over the lattice of whole numbers, (N, numeric); 0 for real columns.
+def _log_theta(width: np.ndarray, offset: np.ndarray, layout: _Layout, scales: np.ndarray) -> np.ndarray:
+    """log of sum_d N(offset + d step) step over the lattice of whole numbers: (N, numeric), 0 for real ones.
 
-    Poisson's summation: 1 + 2 sum_k exp(-2 (pi k width / step)^2), the sum itself where the kernel is narrow.
+    Poisson's summation: 1 + 2 sum_k exp(-2 (pi k width / step)^2) cos(2 pi k offset / step), the sum itself
+    where the kernel is narrow.
     """
     result = np.zeros(width.shape)
     for k, step in enumerate(layout.steps):
         if step <= 0:
             continue
         ratio = width[:, k] * scales[layout.numeric[k]] / step
-        order = np.arange(1, 6)[:, None]
-        wide = 1 + 2 * np.exp(-2 * np.square(math.pi * order * ratio)).sum(0)
-        direct = (1 + 2 * np.exp(-0.5 * np.square(order / ratio)).sum(0)) / (ratio * math.sqrt(2 * math.pi))
-        result[:, k] = np.log(np.where(ratio > 0.4, wide, direct))
+        order, shift = np.arange(1, 6)[:, None], offset[:, k] / step
+        waves = np.cos(2 * math.pi * order * shift)
+        wide = 1 + 2 * (np.exp(-2 * np.square(math.pi * order * ratio)) * waves).sum(0)
+        places = np.arange(-6, 7)[:, None] + shift
+        direct = np.exp(-0.5 * np.square(places / ratio)).sum(0) / (ratio * math.sqrt(2 * math.pi))
+        result[:, k] = np.log(np.where(ratio > 0.4, wide, np.maximum(direct, TINY)))
     return result
 
 
