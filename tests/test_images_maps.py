@@ -55,6 +55,13 @@ def test_a_map_shows_where_a_defect_was_planted(detector: VAEDetector) -> None:
     assert np.mean(areas) > np.mean(others)
 
 
+def test_the_nats_of_the_pixels_sum_to_the_elbo_and_the_kl(detector: VAEDetector) -> None:
+    images = DIGITS[1000:1050]
+    scores = model_of(detector).score(as_table(images[..., None]))
+    total = detector.pixel_nats(images).sum((1, 2))
+    np.testing.assert_allclose(total - scores.kl, detector.elbo(images), rtol=1e-6)
+
+
 def test_the_nearest_normal_image_lies_nearer_to_the_image_before_the_defect(detector: VAEDetector) -> None:
     model, images = model_of(detector), DIGITS[1000:1100]
     made, place = with_defects(images)

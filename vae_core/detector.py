@@ -22,7 +22,7 @@ from vae_core.images import training as image_training
 from vae_core.images.explanation import explain as explain_images
 from vae_core.images.generation import sample as sample_images
 from vae_core.images.maps import maps as pixel_maps
-from vae_core.images.model import ImageModel
+from vae_core.images.model import ImageModel, per_image
 from vae_core.scoring import FittedModel
 
 __all__ = ["VAEDetector", "as_table"]
@@ -200,6 +200,17 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         if not isinstance(model, ImageModel):
             raise ValueError("maps are of images: this detector was fitted to a table")
         return pixel_maps(model, model.encoding.encode(self._table(X))).surprise
+
+    def pixel_nats(self, X: Any) -> np.ndarray:
+        """Each pixel's share of the elbo in nats: (n, h, w), low = anomalous; sum less KL = `elbo`.
+
+        Of colour images the channels are added up. Raises ValueError for a model of a table.
+        """
+        model = self._fitted()
+        if not isinstance(model, ImageModel):
+            raise ValueError("pixel_nats are of images: this detector was fitted to a table")
+        terms, _ = model.pixel_terms(model.encoding.encode(self._table(X)))
+        return per_image(terms, model.encoding).sum(3)
 
     def explain(self, X: Any, *, top: int = 5) -> pd.DataFrame:
         """For each record a sentence (`why`), its `reasons`, largest surprise first, and `rest_nats`."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 from vae_core.errors import InputError
 from vae_core.images.encoding import as_table
 from vae_core.images.ingest import shape_of
-from vae_core.images.pixels import Shape, Unreadable, decode, fitted, measure
+from vae_core.images.pixels import Shape, Unreadable, decode, fitted
 
 __all__ = ["are_images", "pixel_table"]
 
@@ -65,8 +65,6 @@ def _of_array(X: np.ndarray) -> Iterable[np.ndarray]:
 def _of_paths(X: Iterable[Any]) -> Iterable[np.ndarray]:
     for path in map(Path, X):
         try:
-            data = path.read_bytes()
-            measure(data, path.name)
-            yield decode(data, path.name)
+            yield decode(path.read_bytes(), path.name)
         except (Unreadable, OSError) as why:
             raise InputError(f"{why}", file=path) from why

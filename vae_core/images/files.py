@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import lzma
+import math
 import os
 import struct
 import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vae_core.errors import InputError
-from vae_core.images.pixels import ENDINGS, Unreadable
+from vae_core.errors import InputError, one_line
+from vae_core.images.pixels import ENDINGS, MOST_PIXELS, Unreadable
 from vae_core.sources.files import OURS, is_glob
 
 __all__ = ["Item", "Pictures", "are_images", "open_pictures"]
@@ -25,7 +29,10 @@ __all__ = ["Item", "Pictures", "are_images", "open_pictures"]
 ARRAYS = (".npy", ".npz")
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
 CHUNK_BYTES = 1 << 24  # of an array, read at a time
-_AGAIN = "Copy or export it again"
+# What zipfile, gzip and numpy raise for broken, encrypted or foreign files.
+BROKEN = (
+    OSError, EOFError, ValueError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+)  # fmt: skip
 NPZ_NAMES = ("X", "x", "images", "arr_0", "x_train")  # tried in this order where a file has several arrays
 
 
@@ -41,10 +48,28 @@ class Item:
 
 
 class Pictures:
-    """The images that a path means. `files` are what is read, in order; `items` gives the images in order."""
+    """The images that a path means: `files` are what is read, in order, `others` lie there and are not."""
 
-    def __init__(self, root: Path, files: list[Path], column: str | None, ids: tuple[str, ...]) -> None:
-        self.root, self.files, self.column, self.ids = root, files, column, ids
+    def __init__(
+        self,
+        root: Path,
+        files: list[Path],
+        column: str | None,
+        ids: tuple[str, ...],
+        others: tuple[Path, ...] = (),
+    ) -> None:
+        self.root, self.files, self.column, self.ids, self.others = root, files, column, ids, others
+
+    @property
+    def not_read(self) -> list[str]:
+        """A warning that counts the files beside the images by their endings; [] where there are none."""
+        if not self.others:
+            return []
+        kinds = Counter(file.suffix.lower() or "without an ending" for file in self.others)
+        shown = [f"{count:,} {one_line(kind)}" for kind, count in sorted(kinds.items())]
+        more = [f"{len(shown) - 5} other endings"] if len(shown) > 5 else []
+        some = "1 file here is" if len(self.others) == 1 else f"{len(self.others):,} files here are"
+        return [f"{some} no image and not read: {', '.join(shown[:5] + more)}"]
 
     def name(self, file: Path) -> str:
         return (
@@ -118,7 +143,7 @@ def open_pictures(
             fix = "Leave out --id: the file's name is the key"
             raise InputError("image files have no columns", file=text, fix=fix)
         ids = ()
-    return Pictures(root, sorted(files), column, ids)
+    return Pictures(root, sorted(files), column, ids, tuple(set(found) - set(files)))
 
 
 def _kind(file: Path) -> str | None:
@@ -227,26 +252,36 @@ def _of_parquet(file: Path, name: str, column: str | None, ids: tuple[str, ...])
 
 
 def _of_array(file: Path, column: str | None) -> Iterator[np.ndarray | Unreadable]:
-    """The images of an array file one by one, read in chunks: memory stays flat. Never unpickles."""
+    """The images of an array file one by one, read in chunks: memory stays flat. Never unpickles.
+
+    What a broken file still holds is read; one Unreadable stands for the rest.
+    """
+    number = 0
     try:
-        with _array_stream(file, column) as (stream, shape, dtype):
+        with _array_stream(file, column) as (stream, shape, dtype, held):
             _check(file, shape, dtype)
-            one = int(np.prod(shape[1:])) * dtype.itemsize
-            many = max(1, CHUNK_BYTES // one)
-            for first in range(0, shape[0], many):
-                count = min(many, shape[0] - first)
-                data = stream.read(count * one)
-                if len(data) != count * one:
-                    raise InputError(
-                        f"is cut off after image {first + len(data) // one}", file=file, fix="Copy it again"
-                    )
-                yield from map(_values, np.frombuffer(data, dtype).reshape(count, *shape[1:]))
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, struct.error, gzip.BadGzipFile) as cause:
-        if isinstance(cause, InputError):
-            raise
-        raise InputError(
-            f"is not a complete array file: {str(cause)[:120]}", file=file, fix="Copy it again"
-        ) from cause
+            height, width = shape[1:3]
+            one = math.prod(shape[1:]) * dtype.itemsize  # Python's numbers: no claim overflows them
+            if height * width > MOST_PIXELS:
+                yield Unreadable(f"its images have {width}x{height} pixels, more than {MOST_PIXELS:,}")
+                return
+            if one < 1:
+                yield Unreadable("its images have no pixels")
+                return
+            whole = shape[0] if held is None else min(shape[0], held // one)
+            while number < whole:
+                data = stream.read(min(max(1, CHUNK_BYTES // one), whole - number) * one)
+                if len(data) < one:
+                    break
+                images = np.frombuffer(data[: len(data) // one * one], dtype).reshape(-1, *shape[1:])
+                yield from map(_values, images)
+                number += len(images)
+            if number < shape[0]:
+                yield Unreadable(f"the file is cut off: it promises {shape[0]:,} images and holds {number:,}")
+    except InputError:
+        raise
+    except BROKEN as cause:
+        yield Unreadable(f"the file is broken after image {number:,}: {one_line(str(cause))[:120]}")
 
 
 def _values(image: np.ndarray) -> np.ndarray | Unreadable:
@@ -271,8 +306,6 @@ def _check(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         raise InputError(
             f"holds an array {found}, not n x height x width [x 1 or 3]", file=file, fix="Reshape it"
         )
-    if 0 in shape[1:]:
-        raise InputError("its images have no pixels", file=file)
     if not (dtype == np.uint8 or dtype == np.uint16 or dtype.kind == "f" or dtype == np.bool_):
         fix = "Save uint8, uint16, or fractions of white from 0 to 1"
         raise InputError(f"holds {dtype} values, whose white is unknown", file=file, fix=fix)
@@ -281,21 +314,27 @@ def _check(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
 @contextmanager
 def _array_stream(
     file: Path, column: str | None
-) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype[Any]]]:
-    """The bytes of an array, after its header; its shape and type."""
+) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype[Any], int | None]]:
+    """The bytes of an array, after its header; its shape and type; how many bytes follow, where it is known.
+
+    A header may claim anything: what is there is asked for before memory is taken.
+    """
     name = file.name.lower()
     if name.endswith(".npz"):
-        with zipfile.ZipFile(file) as archive, archive.open(_member(file, archive, column)) as stream:
-            yield stream, *_npy_header(file, stream)
-    elif name.endswith(".npy"):
-        with file.open("rb") as stream:
-            yield stream, *_npy_header(file, stream)
+        with zipfile.ZipFile(file) as archive:
+            member = _member(file, archive, column)
+            with archive.open(member) as stream:
+                header = _npy_header(file, stream)
+                yield stream, *header, archive.getinfo(member).file_size - stream.tell()
     elif name.endswith(".gz"):
-        with gzip.open(file, "rb") as unpacked:
-            yield cast(IO[bytes], unpacked), *_idx_header(file, cast(IO[bytes], unpacked))
+        with gzip.open(file, "rb") as opened:
+            unpacked = cast(IO[bytes], opened)
+            yield unpacked, *_idx_header(file, unpacked), None
     else:
+        read = _npy_header if name.endswith(".npy") else _idx_header
         with file.open("rb") as stream:
-            yield stream, *_idx_header(file, stream)
+            header = read(file, stream)
+            yield stream, *header, file.stat().st_size - stream.tell()
 
 
 def _member(file: Path, archive: zipfile.ZipFile, column: str | None) -> str:

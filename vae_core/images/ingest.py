@@ -93,7 +93,9 @@ def ingest(
                     warnings=(*notes, *dataset.warnings),
                 )
                 (staging / MANIFEST).write_text(manifest_text(dataset), encoding="utf-8")
-    return open_dataset(folder / digest[:12])
+    found_here = open_dataset(folder / digest[:12])
+    # Told anew each time: what lies beside the images is no part of the dataset.
+    return replace(found_here, warnings=(*found_here.warnings, *pictures.not_read))
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -125,9 +127,12 @@ def _shape(
     """The shape where no model prescribes it, and what was decided on the way."""
     if colour not in (None, "grey", "rgb"):
         raise InputError(f'there is no colour "{one_line(colour)}"', fix="Say grey or rgb")
-    measured = list(_measured(pictures))
+    problems: list[str] = []
+    measured = list(_measured(pictures, problems))
     if not measured:
-        raise InputError("no image can be read", file=path, fix="Look at one of the files: is it an image?")
+        first = f": {problems[0]}" if problems else ""
+        fix = "Look at one of the files: is it an image?"
+        raise InputError(f"no image can be read{first}", file=path, fix=fix)
     return shape_of(measured, size=size, colour=colour, fit=fit)
 
 
@@ -159,7 +164,7 @@ def shape_of(
     return Shape(height, width, channels, max(m[3] for m in measured), fit or "stretch"), notes
 
 
-def _measured(pictures: Pictures) -> Iterator[tuple[int, int, int, int]]:
+def _measured(pictures: Pictures, problems: list[str]) -> Iterator[tuple[int, int, int, int]]:
     """Height, width, channels and depth of up to SAMPLE images, spread evenly over the files."""
     step = -(-len(pictures.files) // SAMPLE)
     seen = 0
@@ -168,8 +173,8 @@ def _measured(pictures: Pictures) -> Iterator[tuple[int, int, int, int]]:
             try:
                 yield _measure(item)
                 seen += 1
-            except Unreadable:
-                pass
+            except Unreadable as why:
+                problems.append(str(why))
             if seen >= SAMPLE:
                 return
 

@@ -156,12 +156,6 @@ class ImageModel(FittedModel):
         terms, divergence = _terms(self.lecture, values, self.noise[:, 0])
         return terms.sum(-1, dtype=torch.float64).mean((0, 1)) - divergence
 
-    def _by_column(self, terms: np.ndarray) -> np.ndarray:
-        """Terms of pixels (n, m) -> of regions (n, regions)."""
-        return np.stack(
-            [terms[:, self.encoding.region == r].sum(1) for r in range(len(self.encoding.regions))], axis=1
-        )
-
     def _combined(self, scores: Scores, encoded: Encoded, lecture: np.ndarray) -> ImageScores:
         """The parts of each image, and the ranking's score from them."""
         images = self.encoding.levels_of(encoded.values)

@@ -102,9 +102,13 @@ def measure(data: bytes, name: str) -> tuple[int, int, int, int]:
     """Height, width, channels and depth of an encoded image, mostly from its header. Raises Unreadable."""
     with _opened(data, name) as image:
         width, height = image.size
-        if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # orientations on their side
+        try:
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientations on their side
+            grey = image.mode in ("1", "L", "LA", "La", "F", "I", *GREY_16) or _grey_palette(image)
+        except Exception as cause:  # as in `decode`
+            raise Unreadable(_reason(cause)) from cause
+        if turned:
             width, height = height, width
-        grey = image.mode in ("1", "L", "LA", "La", "F", "I", *GREY_16)
         deep = image.mode in ("F", "I", *GREY_16)
         return height, width, 1 if grey else 3, 16 if deep else 8
 
@@ -117,8 +121,9 @@ def decode(data: bytes, name: str) -> np.ndarray:
     with _opened(data, name) as image:
         try:
             image.load()
+            key = _colour_key(image, data)
             image = ImageOps.exif_transpose(image)
-            return _array(image)
+            return _array(image) if key is None else _keyed(_array(image), key)
         except Unreadable:
             raise
         # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, MemoryError, and
@@ -190,6 +195,33 @@ def _array(image: Image.Image) -> np.ndarray:
         colour = np.asarray(image.convert("RGB"))
         return _grey_if_grey(colour) if mode == "P" else colour
     raise Unreadable(f"it has the pixel mode {mode}, which is not read")
+
+
+def _grey_palette(image: Image.Image) -> bool:
+    """Whether an image has a palette, and all its entries are grey."""
+    if image.mode != "P":
+        return False
+    colours = np.array(image.getpalette("RGB")).reshape(-1, 3)
+    return bool((colours == colours[:, :1]).all())
+
+
+def _colour_key(image: Image.Image, data: bytes) -> np.ndarray | None:
+    """The one colour that a PNG without alpha calls transparent (its tRNS chunk), as `_array` gives it."""
+    key = image.info.get("transparency")
+    if image.format != "PNG" or image.mode in ("P", "LA", "RGBA") or key is None:
+        return None
+    depth = data[24]  # of the header: the key is in levels of the file's own depth
+    if depth < 8:
+        return np.array([key * (255 // ((1 << depth) - 1))])
+    return np.array(key, ndmin=1) >> (8 if depth == 16 and image.mode == "RGB" else 0)  # Pillow keeps 8 bits
+
+
+def _keyed(pixels: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """White where the pixels have the transparent colour: (h, w) or (h, w, 3)."""
+    clear = (pixels.reshape(*pixels.shape[:2], -1) == key).all(2)
+    result = pixels.copy()
+    result[clear] = np.iinfo(pixels.dtype).max
+    return result
 
 
 def _on_white(image: Image.Image) -> np.ndarray:
