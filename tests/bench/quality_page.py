@@ -1,7 +1,6 @@
 """The tables of docs/quality.md from saved results: `python -m tests.bench.quality_page FILE...`.
 
-Several files of `quality` (halves of the tables, more methods) are put together; a table counts in a mean where every
-method has it.
+Several files of `quality` (halves of the tables, more methods) are put together.
 """
 
 from __future__ import annotations
