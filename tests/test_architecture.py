@@ -40,6 +40,7 @@ ORDER = (
     "sources",
     "members",
     "encoding",
+    "gate",
     "cells",
     "columns",
     "ppca",

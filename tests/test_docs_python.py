@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vae_core import calibration, cells, columns, likelihoods, records, scoring, storage, training
+from vae_core import calibration, cells, columns, gate, likelihoods, records, scoring, storage, training
 from vae_core.members import kernel
 from vae_core.scoring import Scores
 
@@ -34,6 +34,9 @@ def test_the_model_page_states_the_constants_of_the_code() -> None:
         "floor 1e-4 shared by the classes": likelihoods.CLASS_FLOOR == 1e-4,
         "the 63 most frequent values": columns.MAX_CATEGORIES == 63,
         "fewer than 1 % of training's cells were missing": columns.RARE_MISSING == 0.01,
+        "more than 15 % of its entropy": gate.INFORMATIVE == 0.15,
+        "over at most 20,000 sampled rows": gate.ROWS[1] == 20_000,
+        "fewer than two would be left": gate.LEFT == 2,
         "its stand-in is -1e9 nats": scoring.REFUSED == -1e9,
         "taken over 16 draws": training.Settings().draws == 16,
         "four independently scrambled": scoring.BLOCKS == 4,
