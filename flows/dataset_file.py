@@ -78,6 +78,9 @@ class Score(Scheduled):
     workers: Count = 1
     members: str | None = None
     only_interval: bool = True
+    on_drift: Literal["warn", "fail"] = (
+        "warn"  # strong drift since training: fail publishes, then fails the run
+    )
 
     @model_validator(mode="after")
     def _one_decision(self) -> Score:

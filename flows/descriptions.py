@@ -80,4 +80,21 @@ def of_report(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "ranked": counts["ranked"],
         "flagged": counts["flagged"],
         "quarantined": counts["quarantined"],
+        "drift": of_drift(folder, manifest),
     }
+
+
+def of_drift(folder: Path, manifest: Mapping[str, Any], *, fail: bool = False) -> dict[str, Any] | None:
+    """The drift summary of a report, with the rows that have moved; None where nothing was compared.
+
+    `failed`: whether the run was asked to fail on strong drift, and there is some.
+    """
+    from vae_core import drift
+
+    found = manifest.get("drift")
+    table = None if found is None else drift.read(folder)
+    if found is None or table is None:
+        return None
+    rows = table.drop_columns(["bins"]).to_pylist()
+    moved = [row for row in rows if row["verdict"] != "stable"]
+    return {**found, "failed": fail and found["verdict"] == "strong", "moved": moved}

@@ -33,7 +33,7 @@ def occasions(result: Mapping[str, Any]) -> list[str]:
     if not result.get("published"):
         return []  # a repeated run tells nothing twice
     drift = result.get("drift")
-    failed = isinstance(drift, Mapping) and drift.get("verdict") == "fail"
+    failed = isinstance(drift, Mapping) and drift.get("failed")
     return [*(["flagged"] if result.get("flagged") else []), *(["drift"] if failed else [])]
 
 
@@ -54,6 +54,8 @@ def tell(
         {name: row.get(name) for name in ("rank", "record_id", "anomaly_score", "why")}
         for row in result.get("top", [])[:TOLD]
     ]
+    if result.get("drift"):
+        facts["drift"] = {name: result["drift"].get(name) for name in ("verdict", "strong", "moderate")}
     return [o for o in wanted if send(told, {"event": o, **facts}, warn=warn)]
 
 

@@ -131,6 +131,22 @@ def publish_report(result: Mapping[str, Any]) -> None:
         for row in result["top"]
     ]
     create_table_artifact(key=key, table=rows, description="The least likely records")
+    if result.get("drift"):
+        drift = result["drift"]
+        told = [
+            {
+                "column": _text(row["column"]),
+                "verdict": row["verdict"],
+                "effect": round(row["effect"], 3),
+                "change": _text(row["change"]),
+            }
+            for row in drift["moved"]
+        ]
+        create_table_artifact(
+            key=artifact_key("drift", result["dataset"]),
+            table=told,
+            description=f"Drift since training: {drift['verdict']}, {len(told)} columns moved",
+        )
     create_link_artifact(
         key=artifact_key("report", result["dataset"]),
         link=Path(result["folder"]).absolute().as_uri(),

@@ -101,6 +101,8 @@ def _one(
             row["outcome"] = "published" if result["published"] else "kept"
     except (InputError, Refused) as problem:
         return {**row, "outcome": "failed", "problem": str(problem)}
+    if (result.get("drift") or {}).get("failed"):
+        row["problem"] = f"published; drift is strong in {len(result['drift']['strong'])} columns"
     return {**row, **{name: result[name] for name in ("folder", "ranked", "flagged", "model_version")}}
 
 
@@ -116,6 +118,9 @@ def score_options(file: DatasetFile, interval: Interval) -> Mapping[str, Any]:
         "encoding": file.encoding,
         "delimiter": file.delimiter,
         "on_schema": file.on_schema,
-        **{name: getattr(chosen, name) for name in ("fdr", "alpha", "top_k", "workers", "members")},
+        **{
+            name: getattr(chosen, name)
+            for name in ("fdr", "alpha", "top_k", "workers", "members", "on_drift")
+        },
         **of_interval(interval, only=chosen.only_interval),
     }

@@ -7,7 +7,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows import notifications, registry, scheduled, steps
+from flows import notifications, reading, registry, scheduled, steps
 from flows.dataset_file import Notify
 from flows.ingest import read
 from flows.intervals import Schedule
@@ -56,6 +56,7 @@ def score_flow(
     rank_by: str | None = None,
     null_values: list[str] | None = None,
     on_schema: steps.OnSchema = "warn",
+    on_drift: steps.OnDrift = "warn",
     encoding: str = "utf-8",
     delimiter: str | None = None,
     images: dict[str, Any] | None = None,
@@ -106,8 +107,10 @@ def score_flow(
         "members": members,
         "rank_by": rank_by,
         "allow_empty": allow_empty,
+        "on_drift": on_drift,
     }
     result = rank(version, data, options)
     publish_report(result)
     notifications.tell(notify, result, warn=warn())
+    reading.refuse_drift(result)
     return result

@@ -24,6 +24,7 @@ TRAINING_KEY = "elborank.training"
 EXAMPLE_ROWS = 5
 SHOWN = 10  # records of the ranking that a scoring command shows
 OnSchema = Literal["warn", "stop"]
+OnDrift = Literal["warn", "fail"]
 
 
 def ingest(
@@ -272,7 +273,7 @@ def score(path: str, *, model: str, progress: Any = None, **options: Any) -> dic
     decision = check_decision(**{k: options.pop(k, None) for k in ("fdr", "alpha", "top_k")})
     ranking = {k: options.pop(k) for k in ("output", "as_of", "replace", "workers", "members")}
     ranking |= {"allow_empty": options.get("allow_empty", False), "rank_by": options.pop("rank_by", None)}
-    ranking |= {k: options.pop(k) for k in ("engine", "draws") if k in options}
+    ranking |= {k: options.pop(k) for k in ("engine", "draws", "on_drift") if k in options}
     version = registry.resolve(model)
     data = ingest(path, **as_the_model_reads(version, options.pop("images", None)), **options)
     return rank(version, data, **ranking, decision=decision, progress=progress)
@@ -315,10 +316,14 @@ def rank(
     draws: int | None = None,
     members: str | None = None,
     rank_by: str | None = None,
+    on_drift: str = "warn",
     allow_empty: bool = False,
     progress: Any = None,
 ) -> dict[str, Any]:
-    """Score every unit, rank, explain, publish; or find that this very report is there already."""
+    """Score every unit, rank, explain, publish; or find that this very report is there already.
+
+    Strong drift with `on_drift="fail"` is for the caller to refuse (`reading.refuse_drift`).
+    """
     from flows import remote
     from vae_core import engines, job
     from vae_core import report as reports
@@ -352,28 +357,9 @@ def rank(
     return {
         **descriptions.of_report(outcome.folder, outcome.manifest),
         "folder": outcome.address,
+        "drift": descriptions.of_drift(outcome.folder, outcome.manifest, fail=on_drift == "fail"),
         "published": outcome.fresh,
         "warnings": list(data.warnings),
         "quarantine": descriptions.of_quarantine(data),
         "top": reports.top(outcome.folder, SHOWN),
     }
-
-
-def report(path: str, *, top: int) -> dict[str, Any]:
-    """The first rows of a report and its counts."""
-    from flows import remote
-    from vae_core import report as reports
-
-    found = reports.read_report(remote.local_report(path))
-    return {**descriptions.of_report(found.folder, found.manifest), "records": reports.top(found.folder, top)}
-
-
-def explain(path: str, record_id: str) -> dict[str, Any]:
-    """One record of a report, with its reasons; where several share the key, the highest-ranked."""
-    from flows import remote
-    from vae_core import report as reports
-
-    found = reports.read_report(remote.local_report(path))
-    rows = reports.find(found.folder, record_id)
-    told = descriptions.of_report(found.folder, found.manifest) | descriptions.of_map(found.folder, rows[0])
-    return {**told, "same_key": len(rows), **rows[0]}

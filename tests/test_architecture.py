@@ -31,6 +31,7 @@ ORDER = (
     "minibatches",
     "linear_start",
     "checkpoint",
+    "drift",
     "explanation",
     "imputation",
     "generation",

@@ -60,6 +60,10 @@ class Column:
     categories: list[str] = field(default_factory=list)
     constant: str | None = None  # the one value of a constant column as text (of a double: `minimum`)
     quantiles: list[float] = field(default_factory=list)  # 0, 1, ..., 100 %: the profile
+    # Of a sample of training: how many values lie below the first of the distinct quantiles, at it, between
+    # it and the second, at that, and so on; and the share of values beyond `low` or `high`.
+    histogram: list[int] = field(default_factory=list)
+    outside: float | None = None
     # Of `categories`; the rest of the rows are 'other' or missing.
     counts: list[int] = field(default_factory=list)
     apart: str = ""  # why the column, though of a kind that can be modelled, does not count in the score
@@ -328,6 +332,22 @@ def _set_limits(column: Column, accumulator: _Accumulator, values: np.ndarray, s
         inside = values.clip(column.low, column.high)
         column.mean, deviation = float(inside.mean()), float(inside.std())
     column.spread = max(deviation, 0.02 * (0.5 * column.high - 0.5 * column.low), SMALLEST)
+    if column.kind in ("real", "whole"):
+        column.histogram = cells(np.sort(values), np.unique(column.quantiles)).tolist()
+        column.outside = float(((values < column.low) | (values > column.high)).mean())
+
+
+def cells(ordered: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """How many of sorted values lie below the first edge, at it, between it and the second, ...: (2k + 1,).
+
+    >>> cells(np.array([0.0, 1.0, 1.0, 1.5, 9.0]), np.array([1.0, 2.0])).tolist()
+    [1, 2, 1, 0, 1]
+    """
+    bounds = np.empty(2 * len(edges) + 2, np.int64)
+    bounds[0], bounds[-1] = 0, len(ordered)
+    bounds[1:-1:2] = np.searchsorted(ordered, edges, "left")
+    bounds[2:-1:2] = np.searchsorted(ordered, edges, "right")
+    return np.diff(bounds)
 
 
 def _quantiles(values: np.ndarray, shares: np.ndarray, *, between: bool = True) -> list[float]:

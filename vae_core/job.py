@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from vae_core import __version__, publishing, report, sources
+from vae_core import __version__, drift, publishing, report, sources
 from vae_core.engines import map_units
 from vae_core.errors import InputError
 from vae_core.report import Decision
@@ -26,6 +26,7 @@ from vae_core.work import (
     ModelChoice,
     ScoreUnit,
     UnitResult,
+    counts_of,
     explain_table,
     explained_file,
     load_model,
@@ -183,9 +184,22 @@ def rank(
         reasons = [explained_file(plan.staging, unit.id) for unit in plan.units]
         report.write(ranking, reasons, outgoing / report.REPORT, marks)
         shutil.copyfile(plan.data.quarantine, outgoing / report.QUARANTINE)
+        moved = _write_drift(plan, results, outgoing / drift.DRIFT)
         if plan.data.image is not None and job.pictured and ranking.rows:
             _draw(plan, ranking, files, outgoing / "images")
-    return _manifest(plan, results, ranking, facts, explained=sum(result.rows for result in told))
+    manifest = _manifest(plan, results, ranking, facts, explained=sum(result.rows for result in told))
+    return manifest | {"drift": moved}
+
+
+def _write_drift(plan: Plan, results: list[UnitResult], path: Path) -> dict[str, Any] | None:
+    """The drift table from all units' counts, and its summary; None where the model keeps no profile."""
+    counts = counts_of(plan.staging, results)
+    profile = None if counts is None else drift.profile_of(_choice(plan).model())
+    if counts is None or profile is None:
+        return None
+    found = drift.table(profile, counts)
+    pq.write_table(found, path, compression="zstd", write_page_checksum=True)
+    return drift.summary(found)
 
 
 def _draw(plan: Plan, ranking: report.Ranking, scored: list[Path], folder: Path) -> None:

@@ -28,7 +28,7 @@ __all__ = ["FORMAT_VERSION", "load", "model_digest", "save"]
 
 FORMAT_VERSION = 1
 FILES = ("model.json", "encoding.json", "calibration.json", "profile.json", "weights.safetensors")
-PROFILE = ("quantiles", "counts")  # of a column: what drift is measured against
+PROFILE = ("quantiles", "counts", "histogram", "outside")  # of a column: what drift is measured against
 
 
 def save(model: FittedModel, folder: str | Path) -> dict[str, Any]:

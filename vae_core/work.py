@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -21,14 +21,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vae_core import __version__, publishing, sources
+from vae_core import __version__, drift, publishing, sources
 from vae_core.errors import InputError
 from vae_core.ranking import MERGED_ROWS, Key, sort_records, up_to
 
 __all__ = [
     "IMAGE_SCORED",
     "NO_P_VALUE", "REASONS", "SCORED", "Cut", "ExplainUnit", "ModelChoice", "ScoreUnit", "UnitResult",
-    "explained_file", "scored_file",
+    "counts_of", "explained_file", "scored_file",
 ]  # fmt: skip
 
 EXPLAINED_AT_ONCE = 2048  # records: reasons are wide while they are made
@@ -81,6 +81,7 @@ class UnitResult:
     missing: int = 0  # records with a missing cell
     out_of_range: int = 0  # records with a value outside the training range
     unseen: int = 0  # records with an unseen category
+    counts: str | None = None  # SHA-256 of the file of its counts for drift; None: the model keeps no profile
     taken_up: bool = False  # found finished, from an earlier run
 
 
@@ -104,6 +105,21 @@ class Cut:
 def scored_file(staging: Path, unit_id: str) -> Path:
     """Where a unit's scores lie: sorted as the report is."""
     return staging / "units" / f"unit-{unit_id}.parquet"
+
+
+def counts_file(scored: Path) -> Path:
+    """Where a unit's counts for drift lie: beside its scores."""
+    return scored.with_suffix(".counts.npy")
+
+
+def counts_of(staging: Path, results: Iterable[UnitResult]) -> np.ndarray | None:
+    """The counts of all units added up; None where the model keeps no profile, or there are no units."""
+    total: np.ndarray | None = None
+    for result in results:
+        if result.counts is not None:
+            own = np.load(counts_file(scored_file(staging, result.id)), allow_pickle=False)
+            total = own if total is None else total + own
+    return total
 
 
 def explained_file(staging: Path, unit_id: str) -> Path:
@@ -197,15 +213,18 @@ class ScoreUnit:
     staging: str
 
     def __call__(self, unit: sources.Unit) -> UnitResult:
-        path, made_by = scored_file(Path(self.staging), unit.id), [asdict(unit), __version__]
+        path, made_by = scored_file(Path(self.staging), unit.id), [asdict(unit), __version__, "counts"]
         done = finished(path, made_by)
         if done is not None:
             return done
         table = sources.read(sources.open_dataset(self.dataset_folder), unit)
         model = self.choice.model()
+        profile = drift.profile_of(model)
         with _one_thread():
-            scored = _checked(_table(table, model.score(table)))
-        return write_unit(path, unit.id, scored, made_by)
+            scores = model.score(table)
+            scored = _checked(_table(table, scores))
+        counts = None if profile is None else profile.count(table, scores)
+        return write_unit(path, unit.id, scored, made_by, counts)
 
 
 @dataclass(frozen=True)
@@ -252,15 +271,22 @@ def finished(path: Path, made_by: list[Any]) -> UnitResult | None:
         note = json.loads(marker.read_text())
         result = UnitResult(**note["result"])
         whole = (
-            note["made_by"] == json.loads(json.dumps(made_by)) and publishing.sha256_of(path) == result.sha256
+            note["made_by"] == json.loads(json.dumps(made_by))
+            and publishing.sha256_of(path) == result.sha256
+            and (result.counts is None or publishing.sha256_of(counts_file(path)) == result.counts)
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None  # not there, or cut off, or damaged: to be done again
     return replace(result, taken_up=True) if whole else None
 
 
-def write_unit(path: Path, unit_id: str, table: pa.Table, made_by: list[Any]) -> UnitResult:
-    """Sort a unit's rows, write them whole, and leave the note that says so. The folder must exist."""
+def write_unit(
+    path: Path, unit_id: str, table: pa.Table, made_by: list[Any], counts: np.ndarray | None = None
+) -> UnitResult:
+    """Sort a unit's rows, write them whole, with its counts beside them, and leave the note that says so.
+
+    The folder must exist.
+    """
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     with publishing.writing(path.parent):
         pq.write_table(
@@ -272,12 +298,23 @@ def write_unit(path: Path, unit_id: str, table: pa.Table, made_by: list[Any]) ->
         )
         digest = publishing.sha256_of(temporary)
         publishing.commit(temporary, path)
+        counted = None if counts is None else _write_counts(counts, counts_file(path))
         missing, strange, unseen = (
             _having(table, name) for name in ("n_missing", "n_out_of_range", "n_unseen")
         )
-        result = UnitResult(unit_id, table.num_rows, digest, missing, strange, unseen)
+        result = UnitResult(unit_id, table.num_rows, digest, missing, strange, unseen, counted)
         publishing.write_json(path.with_suffix(".json"), {"made_by": made_by, "result": asdict(result)})
     return result
+
+
+def _write_counts(counts: np.ndarray, path: Path) -> str:
+    """Write a unit's counts whole; their SHA-256."""
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    with temporary.open("wb") as file:
+        np.save(file, counts, allow_pickle=False)
+    digest = publishing.sha256_of(temporary)
+    publishing.commit(temporary, path)
+    return digest
 
 
 def _having(table: pa.Table, name: str) -> int:

@@ -1,4 +1,4 @@
-"""elborank report, elborank explain: read what was published."""
+"""elborank report, drift, explain: read what was published."""
 
 from __future__ import annotations
 
@@ -20,13 +20,24 @@ def report(
     json: Json = False,
 ) -> None:
     """Show the top of a report's ranking, with the reasons."""
-    from flows import steps
+    from flows import reading
 
-    result = steps.report(path, top=top)
+    result = reading.report(path, top=top)
     if csv and not json:
         terminal.print_csv(result["records"])
     else:
         terminal.show(result, json, terminal.ranking)
+
+
+@app.command(epilog=terminal.examples("elborank drift reports/nyc-weather/run=.../"))
+def drift(
+    path: Annotated[str, typer.Argument(help="A report's folder.")],
+    json: Json = False,
+) -> None:
+    """Show how far each column, and the score, has moved since training, and whether that matters."""
+    from flows import reading
+
+    terminal.show(reading.drift(path), json, terminal.drift)
 
 
 @app.command(
@@ -38,6 +49,6 @@ def explain(
     json: Json = False,
 ) -> None:
     """Say why one record stands where it stands: the columns that made it unlikely, in nats."""
-    from flows import steps
+    from flows import reading
 
-    terminal.show(steps.explain(path, record_id), json, terminal.explained)
+    terminal.show(reading.explain(path, record_id), json, terminal.explained)

@@ -20,6 +20,7 @@ from flows.commands.options import (
     Members,
     Model,
     NullValues,
+    OnDrift,
     OnSchema,
     Output,
     PathArgument,
@@ -66,6 +67,7 @@ def score(
     ] = None,
     null_values: NullValues = [],
     on_schema: OnSchema = "warn",
+    on_drift: OnDrift = "warn",
     encoding: Encoding = "utf-8",
     delimiter: Delimiter = None,
     dataset: Dataset = None,
@@ -78,14 +80,14 @@ def score(
     The same data, model and settings again: nothing to do. Interrupted: the same command goes on where it
     stopped.
     """
-    from flows import steps
+    from flows import reading, steps
 
     options: dict[str, Any] = {
         "model": model, "output": output, "dataset": dataset, "start": from_, "until": until, "as_of": as_of,
         "fdr": fdr, "alpha": alpha, "top_k": top_k, "replace": replace, "workers": workers,
         "engine": engine, "draws": draws, "members": members, "rank_by": rank_by,
         "images": image_options(column=image_column),
-        "null_values": null_values, "on_schema": on_schema,
+        "null_values": null_values, "on_schema": on_schema, "on_drift": on_drift,
         "encoding": encoding, "delimiter": delimiter,
     }  # fmt: skip
     if as_flow(prefect):
@@ -97,3 +99,4 @@ def score(
         with terminal.scoring(quiet=json) as progress:
             result = steps.score(path, **options, progress=progress)
     terminal.show(result, json, terminal.scored)
+    reading.refuse_drift(result)

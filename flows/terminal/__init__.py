@@ -5,6 +5,7 @@ Text that comes from the user's files is data: control characters become visible
 
 from flows.terminal.operations import backfilled, decision, deployments
 from flows.terminal.progress import scoring, spinner, training
+from flows.terminal.reports import drift
 from flows.terminal.text import csv_cell, examples, fail, print_csv, print_yaml, show
 from flows.terminal.views import (
     dataset,
@@ -25,6 +26,7 @@ __all__ = [
     "decision",
     "deployed",
     "deployments",
+    "drift",
     "examples",
     "explained",
     "fail",

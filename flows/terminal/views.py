@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from flows.terminal.operations import decision
+from flows.terminal.reports import drift_line
 from flows.terminal.text import blank, new_table, number, safe
 
 
@@ -61,6 +62,7 @@ def scored(console: Console, result: Mapping[str, Any]) -> None:
         f"version {safe(result['model_version'])}"
     )
     _records(console, result["top"])
+    drift_line(console, result)
     _warnings(console, result)
     console.print(f"Report: {safe(result['folder'])}", soft_wrap=True)
 

@@ -1,0 +1,58 @@
+"""The verbs that read published reports: the top, one record, drift. Plain functions, as in `flows.steps`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flows import descriptions
+from vae_core.errors import InputError, Refused, one_line
+
+
+def refuse_drift(result: Mapping[str, Any]) -> None:
+    """Raises Refused for a scoring run that was to fail on strong drift and met some; its report stays."""
+    found = result.get("drift")
+    if found and found["failed"]:
+        names = ", ".join(one_line(name) for name in found["strong"][:3])
+        more = f" and {len(found['strong']) - 3} more" if len(found["strong"]) > 3 else ""
+        raise Refused(
+            f"drift is strong in {names}{more} (--on-drift fail). The report is published: {result['folder']}"
+        )
+
+
+def drift(path: str) -> dict[str, Any]:
+    """The drift table of a report, all columns."""
+    from flows import remote
+    from vae_core import drift as drifting
+    from vae_core import report as reports
+
+    found = reports.read_report(remote.local_report(path))
+    table = drifting.read(found.folder)
+    if table is None:
+        raise InputError(
+            "has no drift table",
+            file=found.folder,
+            fix="Score again: its model kept no profile, or no record",
+        )
+    rows = table.drop_columns(["bins"]).to_pylist()
+    return {**descriptions.of_report(found.folder, found.manifest), "rows": rows}
+
+
+def report(path: str, *, top: int) -> dict[str, Any]:
+    """The first rows of a report and its counts."""
+    from flows import remote
+    from vae_core import report as reports
+
+    found = reports.read_report(remote.local_report(path))
+    return {**descriptions.of_report(found.folder, found.manifest), "records": reports.top(found.folder, top)}
+
+
+def explain(path: str, record_id: str) -> dict[str, Any]:
+    """One record of a report, with its reasons; where several share the key, the highest-ranked."""
+    from flows import remote
+    from vae_core import report as reports
+
+    found = reports.read_report(remote.local_report(path))
+    rows = reports.find(found.folder, record_id)
+    told = descriptions.of_report(found.folder, found.manifest) | descriptions.of_map(found.folder, rows[0])
+    return {**told, "same_key": len(rows), **rows[0]}
