@@ -271,3 +271,11 @@ def test_score_tells_of_drift_and_fails_on_it_where_asked_with_the_report_publis
     assert main(["drift", result["folder"], "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert {row["verdict"] for row in rows if row["column"] in ("weight", "price")} == {"strong"}
+
+
+def test_the_page_on_the_report_names_the_columns_of_the_drift_table() -> None:
+    page = (ROOT / "docs" / "report.md").read_text()
+    section = page.split("## Columns of drift.parquet")[1].split("\n## ")[0]
+    for field in drift.SCHEMA:
+        line = next(line for line in section.splitlines() if line.startswith(f"| `{field.name}` | "))
+        assert line.endswith(f"| {field.metadata[b'description'].decode()} |")

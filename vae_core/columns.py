@@ -338,11 +338,7 @@ def _set_limits(column: Column, accumulator: _Accumulator, values: np.ndarray, s
 
 
 def cells(ordered: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """How many of sorted values lie below the first edge, at it, between it and the second, ...: (2k + 1,).
-
-    >>> cells(np.array([0.0, 1.0, 1.0, 1.5, 9.0]), np.array([1.0, 2.0])).tolist()
-    [1, 2, 1, 0, 1]
-    """
+    """How many of sorted values lie below the first edge, at it, up to the second, ...: (2k + 1,)."""
     bounds = np.empty(2 * len(edges) + 2, np.int64)
     bounds[0], bounds[-1] = 0, len(ordered)
     bounds[1:-1:2] = np.searchsorted(ordered, edges, "left")
