@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,25 @@ def of_training(version: ModelVersion, data: Any, *, reused: bool) -> dict[str, 
     }
 
 
+def of_rows(rows: Sequence[Mapping[str, Any]], *, hide_values: bool) -> list[dict[str, Any]]:
+    """Rows of a report; with `hide_values` without any value of a record: columns, keys and nats remain."""
+    from vae_core.page.wording import HIDDEN, without_values
+
+    if not hide_values:
+        return [dict(row) for row in rows]
+    secret = {"value": HIDDEN, "expected": HIDDEN, "low": None, "high": None, "value_number": None}
+    return [
+        {
+            **row,
+            "why": None if row["why"] is None else without_values(row["reasons"] or []),
+            "reasons": None
+            if row["reasons"] is None
+            else [{**reason, **secret} for reason in row["reasons"]],
+        }
+        for row in rows
+    ]
+
+
 def of_map(folder: Path, row: Mapping[str, Any]) -> dict[str, str]:
     """Where the picture of a ranked image lies, if there is one."""
     picture = folder / "images" / f"rank-{row['rank']:06d}.png"
@@ -70,9 +89,12 @@ def of_map(folder: Path, row: Mapping[str, Any]) -> dict[str, str]:
 
 def of_report(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A published report's counts, and what it was made by, as plain values."""
+    from vae_core.page import PAGE
+
     counts = manifest["counts"]
     return {
         "folder": str(folder),
+        "page": str(folder / PAGE) if (folder / PAGE).is_file() else None,
         "dataset": manifest["dataset"]["name"],
         "as_of": manifest["as_of"],
         "model": manifest["model"]["name"],

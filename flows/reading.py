@@ -38,13 +38,14 @@ def drift(path: str) -> dict[str, Any]:
     return {**descriptions.of_report(found.folder, found.manifest), "rows": rows}
 
 
-def report(path: str, *, top: int) -> dict[str, Any]:
+def report(path: str, *, top: int, hide_values: bool = False) -> dict[str, Any]:
     """The first rows of a report and its counts."""
     from flows import remote
     from vae_core import report as reports
 
     found = reports.read_report(remote.local_report(path))
-    return {**descriptions.of_report(found.folder, found.manifest), "records": reports.top(found.folder, top)}
+    rows = descriptions.of_rows(reports.top(found.folder, top), hide_values=hide_values)
+    return {**descriptions.of_report(found.folder, found.manifest), "records": rows}
 
 
 def explain(path: str, record_id: str) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def score_flow(
     draws: Annotated[int, Field(ge=1)] | None = None,
     members: str | None = None,
     rank_by: str | None = None,
+    hide_values: bool = False,
     null_values: list[str] | None = None,
     on_schema: steps.OnSchema = "warn",
     on_drift: steps.OnDrift = "warn",
@@ -106,6 +107,7 @@ def score_flow(
         "draws": draws,
         "members": members,
         "rank_by": rank_by,
+        "hide_values": hide_values,
         "allow_empty": allow_empty,
         "on_drift": on_drift,
     }

@@ -273,7 +273,7 @@ def score(path: str, *, model: str, progress: Any = None, **options: Any) -> dic
     decision = check_decision(**{k: options.pop(k, None) for k in ("fdr", "alpha", "top_k")})
     ranking = {k: options.pop(k) for k in ("output", "as_of", "replace", "workers", "members")}
     ranking |= {"allow_empty": options.get("allow_empty", False), "rank_by": options.pop("rank_by", None)}
-    ranking |= {k: options.pop(k) for k in ("engine", "draws", "on_drift") if k in options}
+    ranking |= {k: options.pop(k) for k in ("engine", "draws", "on_drift", "hide_values") if k in options}
     version = registry.resolve(model)
     data = ingest(path, **as_the_model_reads(version, options.pop("images", None)), **options)
     return rank(version, data, **ranking, decision=decision, progress=progress)
@@ -317,6 +317,7 @@ def rank(
     members: str | None = None,
     rank_by: str | None = None,
     on_drift: str = "warn",
+    hide_values: bool = False,
     allow_empty: bool = False,
     progress: Any = None,
 ) -> dict[str, Any]:
@@ -348,18 +349,22 @@ def rank(
         draws=draws,
         allow_empty=allow_empty,
         rank_by=rank_by,
+        hide_values=hide_values,
         **({"members": tuple(members.split(","))} if members else {}),
     )
     try:
         outcome = remote.run(what, output, engine=engine, workers=workers, replace=replace, on_done=count)
     except engines.WorkerDied as died:
         raise InputError(str(died)) from died
+    told = descriptions.of_report(outcome.folder, outcome.manifest)
+    if told["page"] is not None:
+        told["page"] = f"{outcome.address}/{Path(told['page']).name}"
     return {
-        **descriptions.of_report(outcome.folder, outcome.manifest),
+        **told,
         "folder": outcome.address,
         "drift": descriptions.of_drift(outcome.folder, outcome.manifest, fail=on_drift == "fail"),
         "published": outcome.fresh,
         "warnings": list(data.warnings),
         "quarantine": descriptions.of_quarantine(data),
-        "top": reports.top(outcome.folder, SHOWN),
+        "top": descriptions.of_rows(reports.top(outcome.folder, SHOWN), hide_values=hide_values),
     }

@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
     "stores",
     "job",
+    "page",
+    "card",
     "report",
     "work",
     "ranking",

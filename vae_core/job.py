@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from vae_core import __version__, drift, publishing, report, sources
+from vae_core.card import CARD, card, finite
 from vae_core.engines import map_units
 from vae_core.errors import InputError
 from vae_core.report import Decision
@@ -58,6 +59,7 @@ class Job:
     explained: int = 10_000  # so many records from the top get reasons, and all that are flagged
     reasons: int = 5  # of a record
     pictured: int = 20  # so many images from the top get a pixel map
+    hide_values: bool = False  # the report's page tells columns, keys and nats, but no value of a record
     allow_empty: bool = False  # an interval without records has a report without rows
     rows_per_unit: int | None = None  # default: by the number of columns
     load: Load = load_model
@@ -187,8 +189,10 @@ def rank(
         moved = _write_drift(plan, results, outgoing / drift.DRIFT)
         if plan.data.image is not None and job.pictured and ranking.rows:
             _draw(plan, ranking, files, outgoing / "images")
-    manifest = _manifest(plan, results, ranking, facts, explained=sum(result.rows for result in told))
-    return manifest | {"drift": moved}
+        manifest = _manifest(plan, results, ranking, facts, explained=sum(result.rows for result in told))
+        manifest |= {"drift": moved}
+        _write_page(plan, manifest, outgoing)
+    return manifest
 
 
 def _write_drift(plan: Plan, results: list[UnitResult], path: Path) -> dict[str, Any] | None:
@@ -200,6 +204,17 @@ def _write_drift(plan: Plan, results: list[UnitResult], path: Path) -> dict[str,
     found = drift.table(profile, counts)
     pq.write_table(found, path, compression="zstd", write_page_checksum=True)
     return drift.summary(found)
+
+
+def _write_page(plan: Plan, manifest: dict[str, Any], folder: Path) -> None:
+    """The model card, and the report as one HTML file, drawn from what lies in `folder`."""
+    from vae_core.page import PAGE, build
+
+    model = _choice(plan).model()
+    if hasattr(model, "calibration"):
+        publishing.write_json(folder / CARD, finite(card(model)))
+    page = build(folder, manifest, hide_values=plan.job.hide_values)
+    (folder / PAGE).write_text(page, encoding="utf-8")
 
 
 def _draw(plan: Plan, ranking: report.Ranking, scored: list[Path], folder: Path) -> None:
@@ -223,6 +238,8 @@ def _inputs(job: Job, data: sources.Dataset, digest: str) -> dict[str, Any]:
     chosen: dict[str, Any] = {"rank_by": job.rank_by} if job.rank_by else {}
     if data.image is not None:
         chosen["pictured"] = job.pictured
+    if job.hide_values:
+        chosen["hide_values"] = True
     return chosen | {
         "schema_version": report.SCHEMA_VERSION,
         "dataset": data.name,
@@ -297,6 +314,7 @@ def _manifest(
             "draws": job.draws,
             "members": plan.inputs["members"],
             **({"rank_by": job.rank_by} if job.rank_by else {}),
+            **({"hide_values": True} if job.hide_values else {}),
             "explained": job.explained,
             "reasons": job.reasons,
         },

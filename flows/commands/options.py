@@ -47,6 +47,10 @@ RankBy = Annotated[
     str | None,
     typer.Option(help="elbo: rank by the pure bound. Images: combined (the default) or elbo."),
 ]
+HideValues = Annotated[
+    bool,
+    typer.Option("--hide-values", help="Show columns, keys and nats, but no value of any record."),
+]
 Size = Annotated[
     str | None, typer.Option(help="Images: bring them to WIDTHxHEIGHT. Default: their own, up to 64.")
 ]

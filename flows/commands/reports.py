@@ -7,22 +7,35 @@ from typing import Annotated
 import typer
 
 from flows import terminal
-from flows.commands.options import Json
+from flows.commands.options import HideValues, Json
 
 app = typer.Typer()
 
 
-@app.command(epilog=terminal.examples("elborank report reports/nyc-weather/run=.../ --top 10"))
+@app.command(
+    epilog=terminal.examples(
+        "elborank report reports/nyc-weather/run=.../ --top 10",
+        "elborank report reports/nyc-weather/run=.../ --html --output winter.html",
+    )
+)
 def report(
     path: Annotated[str, typer.Argument(help="A report's folder.")],
     top: Annotated[int, typer.Option(min=1, help="How many records.")] = 10,
     csv: Annotated[bool, typer.Option("--csv", help="Print them as CSV.")] = False,
+    html: Annotated[bool, typer.Option("--html", help="Draw the report's page anew, as one file.")] = False,
+    output: Annotated[
+        str | None, typer.Option(help="With --html: the file. Default: DATASET-REPORT.html, here.")
+    ] = None,
+    hide_values: HideValues = False,
     json: Json = False,
 ) -> None:
-    """Show the top of a report's ranking, with the reasons."""
-    from flows import reading
+    """Show the top of a report's ranking, with the reasons; or draw its page, report.html, anew."""
+    from flows import pages, reading
 
-    result = reading.report(path, top=top)
+    if html:
+        terminal.show(pages.draw(path, output=output, hide_values=hide_values), json, terminal.drawn)
+        return
+    result = reading.report(path, top=top, hide_values=hide_values)
     if csv and not json:
         terminal.print_csv(result["records"])
     else:

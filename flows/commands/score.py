@@ -15,6 +15,7 @@ from flows.commands.options import (
     Engine,
     Fdr,
     From,
+    HideValues,
     ImageColumn,
     Json,
     Members,
@@ -65,6 +66,7 @@ def score(
     draws: Annotated[
         int | None, typer.Option(min=1, help="Noise draws for each record. Default: the model's own.")
     ] = None,
+    hide_values: HideValues = False,
     null_values: NullValues = [],
     on_schema: OnSchema = "warn",
     on_drift: OnDrift = "warn",
@@ -85,7 +87,7 @@ def score(
     options: dict[str, Any] = {
         "model": model, "output": output, "dataset": dataset, "start": from_, "until": until, "as_of": as_of,
         "fdr": fdr, "alpha": alpha, "top_k": top_k, "replace": replace, "workers": workers,
-        "engine": engine, "draws": draws, "members": members, "rank_by": rank_by,
+        "engine": engine, "draws": draws, "members": members, "rank_by": rank_by, "hide_values": hide_values,
         "images": image_options(column=image_column),
         "null_values": null_values, "on_schema": on_schema, "on_drift": on_drift,
         "encoding": encoding, "delimiter": delimiter,

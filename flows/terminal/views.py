@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from flows.terminal.operations import decision
 from flows.terminal.reports import drift_line
 from flows.terminal.text import blank, new_table, number, safe
+from vae_core.errors import one_line
 
 
 def dataset(console: Console, result: Mapping[str, Any]) -> None:
@@ -65,6 +67,16 @@ def scored(console: Console, result: Mapping[str, Any]) -> None:
     drift_line(console, result)
     _warnings(console, result)
     console.print(f"Report: {safe(result['folder'])}", soft_wrap=True)
+    if result.get("page"):
+        console.print(f"Open it: {safe(result['page'])}", soft_wrap=True)
+    if result["top"]:
+        first = shlex.quote(one_line(result["top"][0]["record_id"]))
+        command = f"elborank explain {shlex.quote(one_line(result['folder']))} {first}"
+        console.print(f"The first one's reasons: {safe(command)}", soft_wrap=True)
+
+
+def drawn(console: Console, result: Mapping[str, Any]) -> None:
+    console.print(f"Page: {safe(result['page'])}", soft_wrap=True)
 
 
 def ranking(console: Console, result: Mapping[str, Any]) -> None:

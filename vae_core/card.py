@@ -1,0 +1,96 @@
+"""The model card: what a report says of its model, as plain values that lie beside the report.
+
+With it the report's page can be drawn from the report's folder alone, long after the model is gone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vae_core import __version__
+
+__all__ = ["CARD", "card", "finite"]
+
+CARD = "_card.json"  # in the report's folder; the underscore hides it from readers of Parquet folders
+LEVELS = 41  # points of a column's distribution, and of the scores'
+MOST_CATEGORIES = 20
+MOST_COLUMNS = 400  # whose distributions are told
+OF_SUMMARY = (
+    "rows", "features", "steps", "likelihoods", "heldout_elbo", "heldout_is", "linear_start_elbo",
+    "gain_over_linear_start", "better_than_linear_start", "ppca", "bits_per_value", "holds_training_records",
+    "network", "image", "history",
+)  # fmt: skip
+
+
+def card(model: Any) -> dict[str, Any]:
+    """What there is to know of a fitted model (of a table or of images) without its weights.
+
+    Summary and settings of training, the members' weights, the held-out scores' distribution with the
+    p-values that go with it, and of each column the distribution in training. Scores and elbo in nats.
+    """
+    summary = {name: model.summary[name] for name in OF_SUMMARY if name in model.summary}
+    return {
+        "format_version": 1,
+        "code_version": __version__,
+        "summary": summary,
+        "settings": dict(model.settings),
+        "members": dict(model.weights),
+        "draws": int(model.noise.shape[0] * model.noise.shape[1]),
+        "left_out": dict(getattr(model.encoding, "left_out", {})),
+        "time": getattr(model.encoding, "time", None),
+        "scores": _scores(model.calibration),
+        "columns": [_column(column) for column in getattr(model.encoding, "described", [])[:MOST_COLUMNS]],
+    }
+
+
+def _scores(calibration: Any) -> dict[str, Any] | None:
+    """Of the held-out anomaly scores: quantiles, and (score, share at least as anomalous, p-value)."""
+    scores = np.sort(np.asarray(calibration.scores, dtype=np.float64))
+    n = len(scores)
+    if n == 0:
+        return None
+    ranks = np.unique(np.rint(np.geomspace(1, n, LEVELS)).astype(int))  # from the most anomalous one down
+    at = scores[n - ranks]
+    p = np.asarray(calibration.p_values(at), dtype=np.float64)
+    curve = [[_short(s), _short(k / n), _short(v)] for s, k, v in zip(at, ranks, p, strict=True)]
+    quantiles = np.quantile(scores, np.linspace(0, 1, 101))
+    threshold = float(getattr(calibration, "threshold", math.nan))
+    return {
+        "records": n,
+        "quantiles": [_short(q) for q in quantiles],
+        "curve": curve,
+        "tail_from": _short(threshold),  # the score where the fitted tail takes over; null: no tail
+    }
+
+
+def _column(column: Any) -> dict[str, Any]:
+    """One column's distribution in training, in the user's units; of a category the most frequent ones."""
+    told: dict[str, Any] = {
+        name: getattr(column, name) for name in ("name", "type", "kind", "rows", "missing")
+    }
+    if len(column.quantiles) > 1 and column.kind != "category":
+        levels = np.linspace(0, len(column.quantiles) - 1, LEVELS)
+        values = np.interp(levels, np.arange(len(column.quantiles)), column.quantiles)
+        told["quantiles"] = [_short(value) for value in values]
+    if column.categories and len(column.counts) == len(column.categories):
+        pairs = sorted(zip(column.categories, column.counts, strict=True), key=lambda pair: -pair[1])
+        told["categories"] = [[name, int(count)] for name, count in pairs[:MOST_CATEGORIES]]
+    return told
+
+
+def _short(value: float) -> float | None:
+    """Six digits, and null for what JSON cannot hold."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def finite(value: Any) -> Any:
+    """JSON has no nan: null instead, at any depth."""
+    if isinstance(value, Mapping):
+        return {str(name): finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,78 @@
+"""A report's folder -> one HTML file. The same folder gives the same bytes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from vae_core.errors import one_line
+from vae_core.page import contents, wording
+
+__all__ = ["PAGE", "build"]
+
+PAGE = "report.html"
+TEMPLATES = Path(__file__).with_name("templates")
+MOST_BYTES = 2_900_000  # a page that is larger opens slowly on a phone
+
+
+def build(folder: Path, manifest: Mapping[str, Any], *, hide_values: bool = False) -> str:
+    """The page of the report in `folder`, whose manifest this is.
+
+    `hide_values`: no cell of any record, no category and no distribution of a column is told, only names of
+    columns, keys of records, scores and nats. Of a report with very wide records fewer of them are listed, so
+    that the page stays under 3 MB.
+    """
+    listed, detailed = contents.LISTED, contents.DETAILED
+    while True:
+        told = contents.gather(folder, manifest, listed=listed, detailed=detailed, hide_values=hide_values)
+        page = render(told)
+        if len(page.encode()) <= MOST_BYTES or listed <= 10:
+            return page
+        listed, detailed = listed // 2, detailed // 2
+
+
+def render(told: Mapping[str, Any]) -> str:
+    """The template filled in; every text in it is escaped, and its control characters made visible."""
+    style, script = (_asset(name) for name in ("page.css", "page.js"))
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    assets = {"style": Markup(style), "script": Markup(script), "policy": policy}
+    return _environment().get_template("page.html").render(**told, **assets)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("chance", "count", "figure", "nats", "short"):
+        environment.filters[name] = getattr(wording, name)
+    return environment
+
+
+def _shown(value: object) -> object:
+    """What an expression prints: markup of ours as it is, else one line of text (escaped afterwards)."""
+    return value if isinstance(value, Markup) else one_line(str(value))
+
+
+@cache
+def _asset(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

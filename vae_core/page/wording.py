@@ -1,0 +1,87 @@
+"""Numbers and sentences as the page writes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["HIDDEN", "chance", "count", "figure", "flag_rule", "nats", "short", "without_values"]
+
+COMBINATION = "(unusual combination)"  # as `vae_core.explanation` names the KL, without importing torch
+HIDDEN = "hidden"
+LONGEST = 160  # characters of one text
+
+
+def figure(value: float | None) -> str:
+    """A number to read, with about four digits.
+
+    >>> figure(12345.678), figure(0.0123456), figure(2e-9), figure(None)
+    ('12,346', '0.01235', '2e-09', 'none')
+    """
+    if value is None or math.isnan(value):
+        return "none"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
+
+
+def chance(value: float | None) -> str:
+    """A p-value or q-value, with two digits.
+
+    >>> chance(0.00021834), chance(None)
+    ('0.00022', 'none')
+    """
+    return "none" if value is None or math.isnan(value) else f"{value:.2g}"
+
+
+def nats(value: float) -> str:
+    """A difference in nats, as in the sentences.
+
+    >>> nats(-18.64), nats(-183379.2)
+    ('-18.6', '-183,379')
+    """
+    return f"{value:+,.1f}" if abs(value) < 100 else f"{value:+,.0f}"
+
+
+def count(value: int) -> str:
+    """A whole number with its thousands set apart."""
+    return f"{value:,}"
+
+
+def short(text: object, longest: int = LONGEST) -> str:
+    """The beginning of a long text.
+
+    >>> short("abcdef", 4)
+    'abc…'
+    """
+    whole = str(text)
+    return whole if len(whole) <= longest else f"{whole[: longest - 1]}…"
+
+
+def flag_rule(decision: Mapping[str, Any]) -> str:
+    """By what records were flagged, in words.
+
+    >>> flag_rule({"fdr": 0.05})
+    'expected share of false flags at most 5% (q-value ≤ 0.05)'
+    """
+    if "fdr" in decision:
+        share = decision["fdr"]
+        return f"expected share of false flags at most {100 * share:.3g}% (q-value ≤ {share:g})"
+    if "alpha" in decision:
+        return f"p-value ≤ {decision['alpha']:g}"
+    return f"the {decision.get('top_k', 0):,} ranked first"
+
+
+def without_values(reasons: Sequence[Mapping[str, Any]]) -> str:
+    """The sentence of a record that tells no value: columns and nats.
+
+    >>> without_values([{"feature": "salary", "nats": -31.5, "typical": -1.5}])
+    'salary: -30.0 nats'
+    """
+    clauses: list[str] = []
+    for reason in reasons[:3]:
+        below = reason["nats"] - reason["typical"]
+        if clauses and below > -1:
+            break
+        name = "an unusual combination of values" if reason["feature"] == COMBINATION else reason["feature"]
+        clauses.append(f"{name}: {nats(below)} nats")
+    return "; ".join(clauses)
