@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs bench-quality bench-images bench-cluster bench-memory bench-speed clean
+.PHONY: help setup demo test browser-test lint format docs bench-quality bench-images bench-cluster bench-memory bench-speed clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -31,6 +31,11 @@ demo: setup ## Train on New York weather, rank its strangest hours, show the rep
 
 test: lint ## Lint, types, tests and doctests
 	$(RUN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+
+browser-test: setup ## The report's page in a headless Chromium: errors, requests, widths, accessibility
+	$(RUN)/python -m pip install --quiet -c constraints.txt -e '.[browser]'
+	command -v chromium chromium-browser google-chrome >/dev/null || test -n "$$ELBORANK_CHROMIUM" || $(RUN)/playwright install chromium
+	$(RUN)/python -m pytest tests/test_page_browser.py
 
 lint: setup ## Style, format and types
 	$(RUN)/ruff check .

@@ -33,9 +33,10 @@ def build(folder: Path, manifest: Mapping[str, Any], *, hide_values: bool = Fals
     while True:
         told = contents.gather(folder, manifest, listed=listed, detailed=detailed, hide_values=hide_values)
         page = render(told)
-        if len(page.encode()) <= MOST_BYTES or listed <= 10:
+        fitting = MOST_BYTES / len(page.encode())
+        if fitting >= 1 or listed <= 10:
             return page
-        listed, detailed = listed // 2, detailed // 2
+        listed, detailed = int(0.8 * fitting * listed), int(0.8 * fitting * detailed)
 
 
 def render(told: Mapping[str, Any]) -> str:
