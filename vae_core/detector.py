@@ -41,12 +41,12 @@ class VAEDetector(OutlierMixin, BaseEstimator):
     likelihood : None, "bernoulli" or "continuous_bernoulli"
         For real columns; None is a Gaussian whose mean and spread both come from the decoder. For pixels also
         "grey_bernoulli" (their None) and "discretised_logistic".
-    latent, members, steps, learning_rate : int or float, optional
-        Chosen from the data when None: latents, VAEs in the ensemble, gradient steps, Adam's rate.
+    latent, steps, learning_rate : int or float, optional
+        Chosen from the data when None: latents, gradient steps, Adam's rate.
     hidden : sequence of int
         Widths of the hidden layers.
-    batch_size, draws : int
-        Records in a gradient step; draws of z in a score.
+    batch_size, draws, members : int
+        Records in a gradient step; draws of z in a score; VAEs in the ensemble.
     columns_weight, kernel_weight : float, optional
         Prior weights of the independent columns and of the kernel density beside the VAE's 1. None: balanced,
         by how far each one's bounds spread (the lecture's preset: 0). With 0 for both the score is the pure
@@ -84,7 +84,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         likelihood: str | None = None,
         latent: int | None = None,
         hidden: tuple[int, ...] = (64, 64),
-        members: int | None = None,
+        members: int = 1,
         steps: int | None = None,
         batch_size: int = 256,
         learning_rate: float | None = None,

@@ -49,7 +49,7 @@ class Settings:
     likelihood: str | None = None
     latent: int | None = None
     hidden: tuple[int, ...] = (64, 64)
-    members: int | None = None  # VAEs in the batched ensemble
+    members: int = 1  # VAEs in the batched ensemble: more cost more and found no more beside the companions
     steps: int | None = None
     batch_size: int = 256
     learning_rate: float | None = None
@@ -155,7 +155,7 @@ def _architecture(encoding: TableEncoding, settings: Settings) -> Architecture:
         scales=[f.scale for f in features],
         latent=latent,
         hidden=list(settings.hidden),
-        members=settings.members or (1 if lecture else 3),
+        members=settings.members,
         context=encoding.context_width,
         indicators=[
             j for j, f in enumerate(features) if encoding.described[f.column].missing and f.category <= 0

@@ -63,7 +63,7 @@ def train(
         str | None, typer.Option(help="Likelihood of the real columns. Default: gaussian.")
     ] = None,
     draws: Annotated[int | None, typer.Option(min=1, help="Noise draws for each record at scoring.")] = None,
-    members: Annotated[int | None, typer.Option(min=1, help="VAEs in the ensemble.")] = None,
+    members: Annotated[int | None, typer.Option(min=1, help="VAEs in the ensemble. Default: 1.")] = None,
     columns_weight: Annotated[
         float | None,
         typer.Option(min=0, help="Weight of the independent columns beside the VAE's 1. Default: balanced."),

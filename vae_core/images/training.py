@@ -83,7 +83,7 @@ def architecture(shape: Shape, settings: Settings, likelihood: str) -> Architect
         scales=[1 / shape.levels],
         latent=settings.latent or LATENTS,
         hidden=hidden,
-        members=settings.members or 1,
+        members=settings.members,
         activation="relu" if settings.preset == "lecture" else "silu",
         positivity=settings.positivity,
         linear_skip=False,
