@@ -12,11 +12,20 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vae_core import sources
+from vae_core import job, sources
 from vae_core.errors import InputError
-from vae_core.images import Shape, are_images, ingest
-from vae_core.images.encoding import ImageEncoding
-from vae_core.images.pixels import Unreadable, decode, fitted
+from vae_core.images import Shape, are_images, ingest, model, training
+from vae_core.images.encoding import REGIONS, ImageEncoding
+from vae_core.images.ingest import DEFAULT_SIDE, SAMPLE
+from vae_core.images.pixels import (
+    FITS,
+    LARGEST_SIDE,
+    MOST_PIXELS,
+    SMALLEST_SIDE,
+    Unreadable,
+    decode,
+    fitted,
+)
 
 GREY = np.random.default_rng(0).integers(0, 256, (12, 10)).astype(np.uint8)
 COLOUR = np.random.default_rng(1).integers(0, 256, (12, 10, 3)).astype(np.uint8)
@@ -176,3 +185,27 @@ def test_nothing_to_read_is_one_clear_line(tmp_path: Path) -> None:
     np.savez(tmp_path / "two.npz", a=np.zeros((2, 8, 8)), b=np.zeros((2, 8, 8)))
     with pytest.raises(InputError, match="several arrays of images: a, b"):
         ingest(tmp_path / "two.npz", tmp_path / "store")
+
+
+def test_the_images_page_states_the_constants_of_the_code() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "images.md").read_text()
+    rows, text = page.splitlines(), " ".join(page.split())
+    for name, weight in model.PARTS.items():
+        own = [line.split("|")[-2].strip() for line in rows if line.startswith(f"| `{name}` |")]
+        assert f"{weight:g}" in own, name
+    for name in training.IMAGE_LIKELIHOODS:
+        assert any(line.startswith(f"| `{name}`") for line in rows), name
+    for claim, holds in {
+        "more than 50,000,000 pixels": MOST_PIXELS == 50_000_000,
+        "from 8 to 256 a side": (SMALLEST_SIDE, LARGEST_SIDE) == (8, 256),
+        "up to 500 images": SAMPLE == 500,
+        "the longer one is 64": DEFAULT_SIDE == 64,
+        "`stretch` (the default": Shape(8, 8, 1).fit == FITS[0] == "stretch",
+        "256 and 128 hidden units": training.HIDDEN == (256, 128),
+        "16 latents; 20 epochs of 64": (training.LATENTS, training.EPOCHS, training.BATCH) == (16, 20, 64),
+        "at least 1,000 steps": training.FEWEST_STEPS == 1000,
+        "4 x 4 regions": REGIONS == 4,
+        "ranked first (20)": job.Job.__dataclass_fields__["pictured"].default == 20,
+    }.items():
+        assert claim in text, claim
+        assert holds, claim
