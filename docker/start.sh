@@ -79,7 +79,9 @@ PYTHON
     key=$(secret prefect_database)
     export PREFECT_SERVER_API_AUTH_STRING="admin:$password" PREFECT_API_AUTH_STRING="admin:$password"
     PREFECT_SERVER_DATABASE_CONNECTION_URL="postgresql+asyncpg://prefect:$key@$(database)/prefect"
-    export PREFECT_SERVER_DATABASE_CONNECTION_URL
+    # The default of 5 and 10 seconds fails on a busy machine while the server starts.
+    export PREFECT_SERVER_DATABASE_CONNECTION_URL PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT=60
+    export PREFECT_SERVER_DATABASE_TIMEOUT=60
     exec prefect server start --host "$here" --port "${PREFECT_PORT:-4200}" "$@"
     ;;
   mlflow)
@@ -97,9 +99,11 @@ database_uri = $address/mlflow_users
 admin_username = admin
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 INI
+    # One process: a supervisor of several kills those that start slowly, again and again, on a busy machine.
+    export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
     export MLFLOW_AUTH_ADMIN_USERNAME=admin MLFLOW_AUTH_ADMIN_PASSWORD MLFLOW_FLASK_SERVER_SECRET_KEY
     export MLFLOW_AUTH_CONFIG_PATH="$settings" MLFLOW_BACKEND_STORE_URI="$address/mlflow"
-    exec mlflow server --app-name basic-auth --host "$here" --port "${MLFLOW_PORT:-5000}" --workers 2 \
+    exec mlflow server --app-name basic-auth --host "$here" --port "${MLFLOW_PORT:-5000}" --workers 1 \
       --serve-artifacts --artifacts-destination "${ARTIFACTS:-s3://mlflow}" \
       --allowed-hosts "${MLFLOW_HOSTS:-mlflow:5000,localhost:5000,127.0.0.1:5000}" "$@"
     ;;

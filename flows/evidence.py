@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.registry import ModelVersion
+from flows.scratch import scratch
 from vae_core import sources, storage
 from vae_core.columns import numbers
 from vae_core.errors import one_line
@@ -139,8 +139,8 @@ def clean_scores(version: ModelVersion, records: pa.Table) -> np.ndarray:
     Raises RuntimeError with the last line that it said when it fails, dies or takes too long.
     """
     address = f"models:/{version.name}/{version.version}" if version.tags else str(version.folder)
-    with tempfile.TemporaryDirectory(prefix="elborank-") as folder:
-        asked, told = Path(folder) / "records.parquet", Path(folder) / "scores.npy"
+    with scratch() as folder:
+        asked, told = folder / "records.parquet", folder / "scores.npy"
         pq.write_table(records, asked)
         command = [sys.executable, "-m", "flows.clean_load", address, str(asked), str(told)]
         try:

@@ -35,6 +35,7 @@ __all__ = [
     "champion",
     "check_name",
     "find",
+    "give_alias",
     "home",
     "list_models",
     "log_decision",
@@ -123,9 +124,25 @@ def register(
             model_id=info.model_id,
         )
         number = str(made.version)
-        alias = CHALLENGER if challenge or CHAMPION in client.get_registered_model(name).aliases else CHAMPION
-        client.set_registered_model_alias(name, alias, number)
+        _set_alias(client, name, number, challenge=challenge)
     return resolve(f"models:/{name}/{number}")
+
+
+def give_alias(version: ModelVersion, *, challenge: bool = False) -> ModelVersion:
+    """Give the newest version the alias that `register` gives, if its run died between the two."""
+    if version.aliases:
+        return version
+    with _mlflow() as mlflow:
+        client = mlflow.MlflowClient()
+        versions = client.search_model_versions(f"name = '{version.name}'")
+        if max(int(v.version) for v in versions) == int(version.version):
+            _set_alias(client, version.name, version.version, challenge=challenge)
+    return resolve(f"models:/{version.name}/{version.version}")
+
+
+def _set_alias(client: Any, name: str, number: str, *, challenge: bool) -> None:
+    alias = CHALLENGER if challenge or CHAMPION in client.get_registered_model(name).aliases else CHAMPION
+    client.set_registered_model_alias(name, alias, number)
 
 
 def resolve(uri: str) -> ModelVersion:

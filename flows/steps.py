@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from typing import Any, Literal
 
 from flows import datasets, descriptions, registry, together
 from flows.registry import ModelVersion, home
+from flows.scratch import scratch
 from vae_core.errors import InputError, one_line
 
 TRAINING_KEY = "elborank.training"
@@ -119,8 +119,8 @@ def train(path: str, *, name: str, progress: Any = None, **options: Any) -> dict
     together.tell(known is None)
     if known is not None:
         return descriptions.of_training(known, data, reused=True)
-    with tempfile.TemporaryDirectory(prefix="elborank-") as folder:
-        fitted = fit(data, Path(folder), kinds=kinds, settings=settings, progress=progress)
+    with scratch() as folder:
+        fitted = fit(data, folder, kinds=kinds, settings=settings, progress=progress)
         version = register(fitted, data, name=name, kinds=kinds, settings=settings)
     return descriptions.of_training(version, data, reused=False)
 
@@ -223,10 +223,19 @@ def _checkpoint(data: Any, kinds: Mapping[str, str], settings: Mapping[str, Any]
 
 
 def trained_before(
-    data: Any, *, name: str, kinds: Mapping[str, str], settings: Mapping[str, Any]
+    data: Any,
+    *,
+    name: str,
+    kinds: Mapping[str, str],
+    settings: Mapping[str, Any],
+    challenge: bool = False,
 ) -> ModelVersion | None:
-    """The registered version that this very training gave, or None."""
-    return registry.find(name, TRAINING_KEY, training_key(data, kinds=kinds, settings=settings))
+    """The registered version that this very training gave, or None.
+
+    One that was made by a run which died before it gave the version its alias gets it now.
+    """
+    found = registry.find(name, TRAINING_KEY, training_key(data, kinds=kinds, settings=settings))
+    return None if found is None else registry.give_alias(found, challenge=challenge)
 
 
 def _settings(options: Mapping[str, Any]) -> Any:

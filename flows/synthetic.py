@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 from flows import steps
 from flows.registry import ModelVersion
 from flows.terminal import csv_cell
-from vae_core import generation, sources, storage
+from vae_core import generation, publishing, sources, storage
 from vae_core.columns import numbers, texts
 from vae_core.encoding import TableEncoding
 from vae_core.errors import InputError, Refused, one_line
@@ -131,14 +130,11 @@ def training_data(version: ModelVersion, path: str | None) -> Any:
 
 def _write_whole(table: Any, target: Path) -> None:
     """The table under its name when it is complete; a full disk leaves nothing behind."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".elborank-") as folder:
-        temporary = Path(folder) / target.name
+    with publishing.whole_file(target) as temporary:
         if target.suffix.lower() == ".csv":
             _write_csv(table, temporary)
         else:
             pq.write_table(table, temporary, write_page_checksum=True)
-        temporary.replace(target)
 
 
 def _write_csv(table: Any, path: Path) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flows.registry import ModelVersion
-from vae_core import sources
+from vae_core import publishing, sources
 from vae_core.errors import InputError, Refused, one_line
 from vae_core.images import arrays, generation, pictures
 from vae_core.images.model import ImageModel
@@ -76,11 +75,8 @@ def write_nearest(
 
 def _write_whole(target: Path, write: Any) -> None:
     """The file under its name when it is complete."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".elborank-") as folder:
-        temporary = Path(folder) / target.name
+    with publishing.whole_file(target) as temporary:
         write(temporary)
-        temporary.replace(target)
 
 
 def realism(model: ImageModel, data: sources.Dataset, made: np.ndarray, *, seed: int) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """The flow `train`: read, fit, register."""
 
 # No postponed annotations here: Prefect reads the types of a flow's parameters where it loads the flow.
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from flows.ingest import read
 from flows.intervals import Schedule, every_of
 from flows.orchestration import log_training, network_stage, publish_training, stage, tell_failure, warn
 from flows.registry import ModelVersion, check_name
+from flows.scratch import scratch
 from vae_core.errors import Refused
 
 look_up = network_stage(steps.trained_before)
@@ -90,11 +90,11 @@ def train_flow(
         delimiter=delimiter,
         images=images,
     )
-    version = None if retrain else look_up(data, name=name, kinds=kinds, settings=settings)
+    version = None if retrain else look_up(data, name=name, kinds=kinds, settings=settings, challenge=promote)
     reused = version is not None
     if version is None:
-        with tempfile.TemporaryDirectory(prefix="elborank-") as folder:
-            fitted = fit(data, Path(folder), kinds, settings)
+        with scratch() as folder:
+            fitted = fit(data, folder, kinds, settings)
             version = register(fitted, data, name=name, kinds=kinds, settings=settings, challenge=promote)
     result = descriptions.of_training(version, data, reused=reused)
     if promote:

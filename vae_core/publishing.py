@@ -35,7 +35,8 @@ except ImportError:  # Windows has no flock: everything works there but two runs
 __all__ = [
     "MANIFEST", "OUTGOING", "check_place", "commit", "current", "final_folder",
     "lock", "publish", "published", "read_manifest",
-    "run_hash", "sha256_of", "staging_folder", "sweep", "tidy", "utc_text", "verify", "write_json", "writing",
+    "run_hash", "sha256_of", "staging_folder", "sweep", "tidy", "utc_text", "verify",
+    "whole_file", "write_json", "writing",
 ]  # fmt: skip
 
 MANIFEST = "_manifest.json"  # the underscore hides it from readers that take a folder for a Parquet table
@@ -127,6 +128,21 @@ def commit(temporary: Path, final: Path) -> None:
     temporary.replace(final)
 
 
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A hidden path to write to; the file gets its name when the block ends well, and only then.
+
+    What a killed run left there is written over; two runs for one file follow each other.
+    """
+    hidden = target.absolute().with_name(f".{target.stem}-unfinished{target.suffix}")
+    with lock(hidden), writing(target.parent):
+        try:
+            yield hidden
+            commit(hidden, target)
+        finally:
+            hidden.unlink(missing_ok=True)
+
+
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Sorted keys, so that equal data give equal bytes; whole or not at all."""
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
@@ -158,8 +174,10 @@ def lock(staging: Path, *, wait: bool = True, on_wait: Callable[[], None] | None
         yield handle is not None
     finally:
         if handle is not None:
-            path.unlink(missing_ok=True)  # while holding it; who waits on this file sees that it is gone
-            os.close(handle)
+            try:
+                path.unlink(missing_ok=True)  # while holding it; who waits on this file sees that it is gone
+            finally:
+                os.close(handle)
 
 
 def _lock_file(staging: Path) -> Path:
@@ -172,18 +190,28 @@ def _acquire(path: Path, *, wait: bool, on_wait: Callable[[], None] | None) -> i
     while True:
         with writing(path.parent):
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        mine = False
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                os.close(handle)
+            if not _locked(handle, wait=wait, on_wait=on_wait):
                 return None
-            if on_wait is not None:
-                on_wait()
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        if _is_still(path, handle):
+            mine = _is_still(path, handle)
+        finally:
+            if not mine:  # taken, or in trouble; or its last holder removed it: lock the one that others see
+                os.close(handle)
+        if mine:
             return handle
-        os.close(handle)  # its last holder removed the file: lock the one that others see
+
+
+def _locked(handle: int, *, wait: bool, on_wait: Callable[[], None] | None) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not wait:
+            return False
+        if on_wait is not None:
+            on_wait()
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    return True
 
 
 def _is_still(path: Path, handle: int) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from vae_core import __version__
 from vae_core.calibration import Calibration
 from vae_core.disk import sync
 from vae_core.encoding import TableEncoding
-from vae_core.errors import InputError
+from vae_core.errors import InputError, one_line
 from vae_core.images.encoding import ImageEncoding
 from vae_core.images.model import ImageModel
 from vae_core.members import COMPANIONS
@@ -104,6 +105,21 @@ def load(folder: str | Path) -> FittedModel:
     """
     folder = Path(folder)
     contents = _verified(folder)
+    try:
+        return _restored(contents)
+    except InputError:
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}, {one_line(str(error))[:150]}"
+        raise InputError(
+            f"is not a model that this elborank can read: {why}",
+            file=folder,
+            fix="Fetch the model again, or train again",
+        ) from error
+
+
+def _restored(contents: Mapping[str, bytes]) -> FittedModel:
+    """The model from the files' contents."""
     document = json.loads(contents["model.json"])
     encoding_document = json.loads(contents["encoding.json"])
     profile = json.loads(contents["profile.json"])["columns"]
