@@ -107,7 +107,7 @@ class Stack:
             | {
                 "PATH": path,
                 "HOME": str(home),
-                "PYTHONPATH": str(ROOT),
+                "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'stack' / 'clock'}",
                 "LISTEN": "127.0.0.1",
                 "SECRETS_DIR": str(self.folder / "secrets"),
                 "POSTGRES_HOST": "127.0.0.1",
