@@ -1,4 +1,4 @@
-"""Python under libfaketime: its clock_nanosleep fails now and then with EINVAL; the sleep is asked for again."""
+"""Python under libfaketime: now and then its clock_nanosleep fails with EINVAL; then it is asked again."""
 
 import errno
 import time
