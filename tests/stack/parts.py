@@ -1,7 +1,7 @@
 """The parts of docker/compose.yaml as plain processes: the same settings, on ports of this machine.
 
 PostgreSQL is Debian's, the store is moto's server; Prefect and MLflow start by docker/start.sh, as in their
-containers. All of them see one clock, Debian's libfaketime, that the story can put forward.
+containers. The servers and the worker see one clock, Debian's libfaketime, that the story can put forward.
 """
 
 from __future__ import annotations
@@ -227,8 +227,8 @@ class Stack:
     def typed(
         self, command: list[Any], service: str = "worker", **changed: str
     ) -> subprocess.CompletedProcess[str]:
-        """A command in a service's environment."""
-        environment = self.environment(service) | changed
+        """A command in a service's environment; it asks servers, and does not need their clock."""
+        environment = self.environment(service) | {"LD_PRELOAD": ""} | changed
         return subprocess.run(
             command, env=environment, cwd=environment["HOME"], capture_output=True, text=True, check=False
         )

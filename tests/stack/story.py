@@ -46,7 +46,7 @@ top_k = 1
 [notify]
 webhook = "{webhook}"
 [deploy]
-env = {{OMP_NUM_THREADS = "1", ELBORANK_HOME = "{home}"}}
+env = {{OMP_NUM_THREADS = "1", LD_PRELOAD = "", ELBORANK_HOME = "{home}"}}
 """
 
 
