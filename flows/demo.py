@@ -7,6 +7,7 @@ trains nothing and publishes nothing: the same data, settings and model are foun
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ WINTER_ENDS = "2013-03-01"
 PLANTED = 20
 DEGREES = 15.0  # between the dew point that an hour had and the one that it is given
 TOP = 0.01
+COMMAND = Path(".venv/bin/elborank")  # where `make demo` has put it
 
 
 def main() -> int:
@@ -63,9 +65,21 @@ def demo(console: Console) -> None:
     planted, keys = plant(version)
     found = score_flow(str(planted), model, output="reports", dataset=f"{NAME}-planted", fdr=0.05)
     show_planted(console, version, planted, keys, found)
-    console.print(f"Report: {scored['folder']}", soft_wrap=True)
+    show_the_way(console, scored)
     if trained["reused"] and not scored["published"] and not found["published"]:
         console.print("Nothing was trained and nothing published: all of it was there already.")
+
+
+def show_the_way(console: Console, scored: dict[str, Any]) -> None:
+    """Where to look next: the page, and one command."""
+    console.rule("See for yourself")
+    if scored.get("page"):
+        page = Path(scored["page"]).absolute().as_uri()
+        console.print(f"Open this page in a browser: {page}", soft_wrap=True)
+    first = scored["top"][0]["record_id"]
+    console.print("Or ask why the first record is strange:")
+    command = f"{shlex.quote(str(COMMAND))} explain {shlex.quote(scored['folder'])} {shlex.quote(first)}"
+    console.print(f"  {command}", soft_wrap=True, markup=False)
 
 
 def plant(version: registry.ModelVersion) -> tuple[Path, list[str]]:

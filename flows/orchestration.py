@@ -149,8 +149,8 @@ def publish_report(result: Mapping[str, Any]) -> None:
         )
     create_link_artifact(
         key=artifact_key("report", result["dataset"]),
-        link=Path(result["folder"]).absolute().as_uri(),
-        link_text="The report's folder",
+        link=_address(result.get("page") or result["folder"]),
+        link_text="The report",
     )
     create_markdown_artifact(
         key=artifact_key("summary", result["dataset"]),
@@ -192,6 +192,15 @@ def markdown(text: object) -> str:
     '&lt;b&gt;\\\\*x\\\\*&lt;/b&gt; \\\\[a\\\\]\\\\(javascript:b\\\\)'
     """
     return re.sub(r"([\\\\`*_{}\[\]()#+!|~-])", r"\\\1", html.escape(one_line(str(text)), quote=False))
+
+
+def _address(place: str) -> str:
+    """A path of this machine as an address; an address as it is.
+
+    >>> _address("s3://reports/weather/report.html"), _address("/srv/a b.html")
+    ('s3://reports/weather/report.html', 'file:///srv/a%20b.html')
+    """
+    return place if "://" in place else Path(place).absolute().as_uri()
 
 
 def _text(value: object) -> str:

@@ -93,6 +93,7 @@ def register(
     params: Mapping[str, Any],
     history: list[dict[str, float]] = [],  # noqa: B006 - never changed
     pictures: Path | None = None,
+    card: str | None = None,
     metrics: Mapping[str, float] | None = None,
     tags: Mapping[str, str] | None = None,
     challenge: bool = False,
@@ -100,8 +101,8 @@ def register(
     """Log a model folder and make it the next version of `name`: champion if there is none, else challenger.
     With `challenge` even the first one has to be promoted.
 
-    `pictures` is a folder of PNG files to show beside the curve. `columns` are the names and types that
-    `predict` takes, `example` a pandas frame of a few such records.
+    `pictures` is a folder of PNG files to show beside the curve, `card` the model card as a page. `columns`
+    are the names and types that `predict` takes, `example` a pandas frame of a few such records.
     """
     check_name(name)
     with _mlflow() as mlflow:
@@ -113,6 +114,8 @@ def register(
             info = _log_pyfunc(mlflow, folder, columns, example)
             if pictures is not None and pictures.is_dir():  # of training, in the order of its steps
                 mlflow.log_artifacts(str(pictures), "images")
+            if card is not None:
+                mlflow.log_text(card, "model_card.html")
         client = mlflow.MlflowClient()
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)

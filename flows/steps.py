@@ -167,14 +167,16 @@ def register(
     challenge: bool = False,
 ) -> ModelVersion:
     """Log a saved model with its parameters, curve and data's digest, as the next version of `name`."""
-    from vae_core import storage
+    from vae_core import page, storage
+    from vae_core.card import card, finite
 
     model = storage.load(folder)
-    summary = model.summary
+    summary, digest = model.summary, storage.model_digest(folder)
     version = registry.register(
         folder,
         name=name,
-        sha256=storage.model_digest(folder),
+        sha256=digest,
+        card=page.model_page(finite(card(model)), name=name, sha256=digest),
         columns=model.encoding.columns,
         example=_example(data, model.encoding.columns),
         params={

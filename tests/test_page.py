@@ -20,7 +20,7 @@ from tests.stand_in import make_dataset, make_job
 from vae_core import job
 from vae_core.card import card, finite
 from vae_core.errors import one_line
-from vae_core.page import PAGE, build
+from vae_core.page import PAGE, build, model_page
 from vae_core.page.scores import read_scores
 from vae_core.page.strips import Strips
 from vae_core.publishing import read_manifest
@@ -189,3 +189,14 @@ def test_a_model_card_is_json_and_names_every_column(in_shop: Any) -> None:
     assert {column["name"] for column in told["columns"]} == set(model.encoding.columns)
     assert told["summary"]["rows"]["fit"] > 0 and told["scores"]["records"] == len(model.calibration.scores)
     assert sum(told["members"].values()) == pytest.approx(1)
+
+
+def test_a_model_card_is_a_page_of_its_own_and_escapes_too(strange: Path) -> None:
+    hostile.with_card(strange)
+    told = json.loads((strange / "_card.json").read_text())
+    (strange / "_card.json").unlink()
+    document = Document(model_page(told, name=hostile.TEXTS[0], sha256="ab"))
+    assert not document.all("script") and not document.all("img")
+    whole = "".join(document.texts)
+    assert "Held-out" not in whole and one_line(hostile.TEXTS[1]) in whole
+    assert len(document.all("svg")) == 1  # calibration; there is no history

@@ -3,6 +3,6 @@
 It is drawn from the report's folder alone (Parquet, manifest, model card), so that it can be drawn again.
 """
 
-from vae_core.page.build import PAGE, build
+from vae_core.page.build import PAGE, build, model_page
 
-__all__ = ["PAGE", "build"]
+__all__ = ["PAGE", "build", "model_page"]

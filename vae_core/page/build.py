@@ -15,7 +15,7 @@ from markupsafe import Markup
 from vae_core.errors import one_line
 from vae_core.page import contents, wording
 
-__all__ = ["PAGE", "build"]
+__all__ = ["PAGE", "build", "model_page"]
 
 PAGE = "report.html"
 TEMPLATES = Path(__file__).with_name("templates")
@@ -39,7 +39,13 @@ def build(folder: Path, manifest: Mapping[str, Any], *, hide_values: bool = Fals
         listed, detailed = int(0.8 * fitting * listed), int(0.8 * fitting * detailed)
 
 
-def render(told: Mapping[str, Any]) -> str:
+def model_page(card: Mapping[str, Any], *, name: str, sha256: str) -> str:
+    """The model card as a page of its own, as the registry keeps it beside the model."""
+    model = {"name": name, "version": "", "sha256": sha256}
+    return render({"card": card, "model": model, **contents.of_card(card)}, "model.html")
+
+
+def render(told: Mapping[str, Any], template: str = "page.html") -> str:
     """The template filled in; every text in it is escaped, and its control characters made visible."""
     style, script = (_asset(name) for name in ("page.css", "page.js"))
     policy = (
@@ -47,7 +53,7 @@ def render(told: Mapping[str, Any]) -> str:
         "base-uri 'none'; form-action 'none'"
     )
     assets = {"style": Markup(style), "script": Markup(script), "policy": policy}
-    return _environment().get_template("page.html").render(**told, **assets)
+    return _environment().get_template(template).render(**told, **assets)
 
 
 @cache

@@ -11,15 +11,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vae_core import drift
 from vae_core.card import CARD
 from vae_core.page import charts, strips, wording
 from vae_core.page.scores import read_scores
 
-__all__ = ["DETAILED", "LISTED", "gather"]
+__all__ = ["DETAILED", "LISTED", "gather", "of_card"]
 
 LISTED, DETAILED = 1_000, 200  # records in the page; of these so many open to their reasons
 MOST_PICTURES = 1_200_000  # bytes of embedded pictures
 QUARANTINED = 20  # lines of the quarantine
+DRIFTING = 60  # rows of the drift table
 OPTIONAL = ("p_value", "q_value", "elbo_se", "part", "elbo_excess", "complexity_bits", "known")
 
 
@@ -49,12 +51,19 @@ def gather(
         "threshold": scores.threshold if scores else None,
         "quarantine": _quarantine(folder / "quarantine.parquet", hide_values=hide_values),
         "changes": None,
-        "drift": None,
+        "drift": _drift(folder, hide_values=hide_values),
         "card": card,
-        "tail": charts.tail(card["scores"]) if card and card.get("scores") else None,
-        "curve": charts.training_curve(card["summary"].get("history") or []) if card else None,
+        **of_card(card),
         "hide_values": hide_values,
         "images": any(record["picture"] for record in records),
+    }
+
+
+def of_card(card: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The drawings of a model card."""
+    return {
+        "tail": charts.tail(card["scores"]) if card and card.get("scores") else None,
+        "curve": charts.training_curve(card["summary"].get("history") or []) if card else None,
     }
 
 
@@ -117,6 +126,18 @@ def _pictures(folder: Path, most: int) -> dict[int, str]:
             break
         found[int(path.stem.removeprefix("rank-"))] = f"data:image/png;base64,{content}"
     return found
+
+
+def _drift(folder: Path, *, hide_values: bool) -> list[dict[str, Any]]:
+    """The drift table's first rows, the score's before the columns'; none where there is no such table."""
+    table = drift.read(folder)
+    rows: list[dict[str, Any]] = [] if table is None else table.slice(0, DRIFTING).to_pylist()
+    for row in rows:
+        row["name"] = "the anomaly score" if row["column"] == drift.SCORE else row["column"]
+        row["picture"] = strips.shares(row["bins"])
+        if hide_values and row["column"] != drift.SCORE:
+            row["change"] = wording.HIDDEN
+    return rows
 
 
 def _quarantine(path: Path, *, hide_values: bool) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-__all__ = ["Strips"]
+__all__ = ["Strips", "shares"]
 
 WIDTH, HEIGHT = 132, 26
 EDGE = 8  # pixels on both sides for values beyond the training range
@@ -102,6 +102,24 @@ def _shares(reason: Mapping[str, Any], column: Mapping[str, Any]) -> Markup:
     else:
         told = "rare or unseen in training"
     return Markup('<span class="told">{}</span>').format(told)
+
+
+def shares(bins: Sequence[Mapping[str, Any]] | None) -> Markup | None:
+    """Shares of a table in the bins or classes of training: grey training, coloured outline this table."""
+    if not bins:
+        return None
+    was, now = ([float(bin[key] or 0) for bin in bins] for key in ("training", "current"))
+    most = max(*was, *now) or 1.0
+    step = (WIDTH - 2 * EDGE) / len(bins)
+    parts = []
+    for kind, values in (("was", was), ("now", now)):
+        tops = [HEIGHT - (HEIGHT - 2) * value / most for value in values]
+        path = "".join(f"L{EDGE + i * step:.1f} {top:.1f}h{step:.1f}" for i, top in enumerate(tops))
+        end = f"V{HEIGHT}Z" if kind == "was" else ""
+        start = f"M{EDGE} {HEIGHT}" if kind == "was" else f"M{EDGE} {tops[0]:.1f}"
+        parts.append(Markup('<path class="{}" d="{}"/>').format(kind, start + path + end))
+    head = Markup('<svg class="strip" viewBox="0 0 {} {}" aria-hidden="true">').format(WIDTH, HEIGHT)
+    return head + Markup("").join(parts) + Markup("</svg>")
 
 
 def _number(text: object) -> float | None:
