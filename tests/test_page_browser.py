@@ -57,6 +57,7 @@ def page(request: pytest.FixtureRequest) -> Path:
 def opened(browser: Any, page: Path, size: str, scheme: str = "light") -> tuple[Any, list[str]]:
     """The page in a tab, and a list that fills with all that it should not do: errors, dialogs, requests."""
     tab = browser.new_context(viewport=SIZES[size], color_scheme=scheme).new_page()
+    tab.set_default_timeout(120_000)  # the machine may be shared
     wrong: list[str] = []
     tab.on("console", lambda message: wrong.append(f"console: {message.text}"))
     tab.on("pageerror", lambda error: wrong.append(f"error: {error}"))
