@@ -32,24 +32,20 @@ from vae_core import job, sources, storage, training
 from vae_core.scoring import FittedModel
 
 Measured = dict[str, list[float]]
-OURS: dict[str, dict[str, Any]] = {  # name -> the model that is used, and the job's options
-    "one network, 1 draw": {"model": "one", "draws": 1, "members": ("vae",)},
-    "vae, 1 draw": {"model": "shipped", "draws": 1, "members": ("vae",)},
-    "vae, 16 draws": {"model": "shipped", "draws": 16, "members": ("vae",)},
-    "default": {"model": "shipped"},
+OURS: dict[str, dict[str, Any]] = {  # name -> the job's options
+    "vae, 1 draw": {"draws": 1, "members": ("vae",)},
+    "vae, 16 draws": {"draws": 16, "members": ("vae",)},
+    "default": {},
 }
 
 
-def make_models(folder: Path) -> dict[str, Path]:
-    """The shipped recipe (three networks), and one network alone."""
+def make_model(folder: Path) -> Path:
+    """The shipped recipe, fitted to records of the same making."""
     make_raw(folder / "train.parquet", 20_000)
     data = sources.ingest(folder / "train.parquet", folder / "store")
-    models = {}
-    for name, members in (("shipped", None), ("one", 1)):
-        settings = training.Settings(steps=600, members=members)
-        storage.save(training.fit(lambda: sources.batches(data), settings=settings), folder / name)
-        models[name] = folder / name
-    return models
+    settings = training.Settings(steps=600)
+    storage.save(training.fit(lambda: sources.batches(data), settings=settings), folder / "shipped")
+    return folder / "shipped"
 
 
 def timed(work: Callable[[], Any], rows: int) -> tuple[float, float]:
@@ -59,10 +55,9 @@ def timed(work: Callable[[], Any], rows: int) -> tuple[float, float]:
     return (time.process_time() - cpu) / rows * 1e6, (time.perf_counter() - start) / rows * 1e6
 
 
-def score(data: Path, output: Path, models: dict[str, Path], options: dict[str, Any], **more: Any) -> Path:
+def score(data: Path, output: Path, model: Path, options: dict[str, Any], **more: Any) -> Path:
     """One scoring job of ours; its report's folder. One record in 300 gets reasons: 10,000 of 3 million."""
     given = dict(options) | {"explained": max(1, sources.open_dataset(data).rows // 300)}
-    model = models[given.pop("model")]
     return job.run(job.Job(data, model, Path(tempfile.mkdtemp(dir=output)), **given), **more).folder
 
 
@@ -175,7 +170,7 @@ def main() -> None:
 
 
 def run(folder: Path, options: argparse.Namespace, cores: list[int]) -> dict[str, Any]:
-    models = make_models(folder)
+    model = make_model(folder)
     rows = {"many": options.rows, "some": options.slow_rows, "peers": options.peer_rows}
     data: dict[str, Path] = {}
     ingest = {}
@@ -188,7 +183,7 @@ def run(folder: Path, options: argparse.Namespace, cores: list[int]) -> dict[str
     known = pq.read_table(folder / "train.parquet").to_pandas().to_numpy()
     others = peers(known)
     cpu, clock, load = {}, {}, []
-    shipped = {name: storage.load(path) for name, path in models.items()}
+    shipped = storage.load(model)
 
     def note(name: str, work: Callable[[], Any], count: int) -> None:
         spent, waited = timed(work, count)
@@ -201,7 +196,7 @@ def run(folder: Path, options: argparse.Namespace, cores: list[int]) -> dict[str
         for name, chosen in OURS.items():
             size = "many" if chosen.get("draws") == 1 else "some"
             with tempfile.TemporaryDirectory(dir=folder) as output:
-                note(name, partial(score, data[size], Path(output), models, chosen), rows[size])
+                note(name, partial(score, data[size], Path(output), model, chosen), rows[size])
                 if name == "vae, 1 draw":
                     table = pq.read_table(next(Path(output).glob("*/*/*/report.parquet")))
                     target = Path(output) / "again.parquet"
@@ -210,15 +205,7 @@ def run(folder: Path, options: argparse.Namespace, cores: list[int]) -> dict[str
                     )
                     note("bound: write", again, rows[size])
         note("bound: read", partial(read_all, data["many"]), rows["many"])
-        for name, (model, draws) in {
-            "one network, 1 draw": ("one", 1),
-            "vae, 1 draw": ("shipped", 1),
-        }.items():
-            note(
-                f"bound: products, {name}",
-                partial(products, shipped[model], rows["some"], draws),
-                rows["some"],
-            )
+        note("bound: products", partial(products, shipped, rows["some"], 1), rows["some"])
         for name, (scorer, share) in others.items():
             count = rows["peers"] // share
             note(name, partial(peer_job, folder / "peers" / "peers.parquet", folder, scorer, count), count)
@@ -227,7 +214,7 @@ def run(folder: Path, options: argparse.Namespace, cores: list[int]) -> dict[str
     for workers in (1, 2, 1, 2):
         os.sched_setaffinity(0, set(cores[:workers]))
         with tempfile.TemporaryDirectory(dir=folder) as output:
-            work = partial(score, data["many"], Path(output), models, OURS["vae, 1 draw"], workers=workers)
+            work = partial(score, data["many"], Path(output), model, OURS["vae, 1 draw"], workers=workers)
             two.setdefault(workers, []).append(timed(work, rows["many"])[1])
     return result_of(
         cpu, clock, two, {"rows": rows, "ingest": ingest, "load": load, "repeats": options.repeats}
@@ -239,7 +226,7 @@ def result_of(
 ) -> dict[str, Any]:
     median = {name: statistics.median(values) for name, values in cpu.items()}
     ends = median["bound: read"] + median["bound: write"]
-    bound = {n: ends + median[f"bound: products, {n}"] for n in ("one network, 1 draw", "vae, 1 draw")}
+    bound = {"vae, 1 draw": ends + median["bound: products"]}
     default, large = median["PyOD VAE, default"], median["PyOD VAE, batch 4096"]
     return {
         **facts,
