@@ -122,7 +122,7 @@ def test_a_flows_name_tasks_and_artifacts_tell_what_was_done(connected: str, tmp
     names = {task.name.rpartition("-")[0] for task in ask("read_task_runs") if task.flow_run_id == runs[0].id}
     assert names == {"resolve", "ingest", "rank"}
     artifacts = {a.key: a for a in ask("read_artifacts") if a.flow_run_id == runs[0].id}
-    assert set(artifacts) == {"ranking-sales", "report-sales", "summary-sales"}
+    assert set(artifacts) == {"ranking-sales", "report-sales", "summary-sales", "drift-sales"}
     table = json.loads(artifacts["ranking-sales"].data)
     assert table[0]["record"] == shop.STRANGE and table[0]["rank"] == 1
     assert (tmp_path / "sales" / "as_of=20240125T000000Z").as_uri() in artifacts["report-sales"].data
