@@ -140,7 +140,7 @@ def try_image(generator: np.random.Generator, folder: Path, made: dict[str, byte
     (folder / "in" / f"a.{ending}").write_bytes(mutated(made[ending], generator))
     (folder / "in" / "b.png").write_bytes(made["png"])
     try:
-        dataset = ingest(folder / "in", folder / "store", size="8")
+        dataset = ingest(folder / "in", folder / "store", size=(8, 8))
     except InputError as error:
         assert "\n" not in str(error)
         return "refused"
