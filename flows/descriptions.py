@@ -57,6 +57,7 @@ def of_training(version: ModelVersion, data: Any, *, reused: bool) -> dict[str, 
         "better_than_linear_start": summary.get("better_than_linear_start"),
         "ppca": summary.get("ppca"),
         "left_out": dict(model.encoding.left_out),
+        "confirmed_left_out": len(data.left_out),
         "warnings": list(data.warnings),
         "quarantine": of_quarantine(data),
     }

@@ -167,6 +167,8 @@ def publish_training(result: Mapping[str, Any]) -> None:
     left_out = "".join(
         f"\n- left out: {markdown(c)} ({markdown(why)})" for c, why in result["left_out"].items()
     )
+    if result.get("confirmed_left_out"):
+        left_out += f"\n- left out: {result['confirmed_left_out']} records confirmed as anomalies"
     create_markdown_artifact(
         key=artifact_key("model", result["name"]),
         markdown=(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flows import descriptions
+from flows import descriptions, judgements
 from vae_core.errors import InputError, Refused, one_line
 
 
@@ -45,7 +45,8 @@ def report(path: str, *, top: int, hide_values: bool = False) -> dict[str, Any]:
 
     found = reports.read_report(remote.local_report(path))
     rows = descriptions.of_rows(reports.top(found.folder, top), hide_values=hide_values)
-    return {**descriptions.of_report(found.folder, found.manifest), "records": rows}
+    told = descriptions.of_report(found.folder, found.manifest)
+    return {**told, "records": judgements.marked(found, rows)}
 
 
 def explain(path: str, record_id: str) -> dict[str, Any]:
@@ -56,4 +57,28 @@ def explain(path: str, record_id: str) -> dict[str, Any]:
     found = reports.read_report(remote.local_report(path))
     rows = reports.find(found.folder, record_id)
     told = descriptions.of_report(found.folder, found.manifest) | descriptions.of_map(found.folder, rows[0])
-    return {**told, "same_key": len(rows), **rows[0]}
+    return {**told, "same_key": len(rows), **judgements.marked(found, rows[:1])[0]}
+
+
+def diff(old: str, new: str, *, top_k: int | None = None, output: str | None = None) -> dict[str, Any]:
+    """New, persisting and resolved anomalies of two reports; with `output` also as a Parquet file."""
+    from flows import remote
+    from vae_core import comparison
+    from vae_core import report as reports
+
+    ours, theirs = (reports.read_report(remote.local_report(path)) for path in (new, old))
+    found = comparison.compare(theirs, ours, top_k=top_k)
+    if output is not None:
+        comparison.write(found, output)
+    return {
+        **{
+            name: descriptions.of_report(one.folder, one.manifest)
+            for name, one in (("old", theirs), ("new", ours))
+        },
+        "counts": found.counts,
+        "shared": found.shared,
+        "comparable": found.comparable,
+        "notes": list(found.notes),
+        "output": output,
+        "records": judgements.marked(ours, found.records.to_pylist()),
+    }

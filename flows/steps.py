@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from flows import datasets, descriptions, registry, together
+from flows import datasets, descriptions, judgements, registry, together
 from flows.registry import ModelVersion, home
 from flows.scratch import scratch
 from vae_core.errors import InputError, one_line
@@ -114,7 +114,8 @@ def train(path: str, *, name: str, progress: Any = None, **options: Any) -> dict
         options.pop("kinds", {}),
         options.pop("retrain", False),
     )
-    data = ingest(path, **options)
+    keep = options.pop("keep_anomalies", False)
+    data = judgements.without_confirmed(ingest(path, **options), keep=keep)
     known = None if retrain else trained_before(data, name=name, kinds=kinds, settings=settings)
     together.tell(known is None)
     if known is not None:
@@ -213,6 +214,7 @@ def training_key(data: Any, *, kinds: Mapping[str, str], settings: Mapping[str, 
         dict(data.columns),
         dict(kinds),
         _settings(settings).to_json(),
+        *([list(data.left_out)] if data.left_out else []),
     ]
     digest = hashlib.sha256(json.dumps([*what, vae_core.__version__], sort_keys=True).encode())
     for file in sorted(Path(vae_core.__file__).parent.rglob("*.py")):
@@ -377,5 +379,5 @@ def rank(
         "published": outcome.fresh,
         "warnings": list(data.warnings),
         "quarantine": descriptions.of_quarantine(data),
-        "top": descriptions.of_rows(reports.top(outcome.folder, SHOWN), hide_values=hide_values),
+        "top": judgements.marked(reports.read_report(outcome.folder), top),
     }

@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows import descriptions, notifications, promotion, steps
+from flows import descriptions, judgements, notifications, promotion, steps
 from flows.dataset_file import Notify
 from flows.ingest import read
 from flows.intervals import Schedule, every_of
@@ -59,6 +59,7 @@ def train_flow(
     images: dict[str, Any] | None = None,
     settings: dict[str, Any] | None = None,
     retrain: bool = False,
+    keep_anomalies: bool = False,
     every: str | None = None,
     cron: str | None = None,
     timezone: str | None = None,
@@ -90,6 +91,7 @@ def train_flow(
         delimiter=delimiter,
         images=images,
     )
+    data = judgements.without_confirmed(data, keep=keep_anomalies)
     version = None if retrain else look_up(data, name=name, kinds=kinds, settings=settings, challenge=promote)
     reused = version is not None
     if version is None:

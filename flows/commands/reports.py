@@ -1,8 +1,8 @@
-"""elborank report, drift, explain: read what was published."""
+"""elborank report, drift, explain, diff, feedback: read and judge what was published."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -65,3 +65,67 @@ def explain(
     from flows import reading
 
     terminal.show(reading.explain(path, record_id), json, terminal.explained)
+
+
+@app.command(
+    epilog=terminal.examples(
+        "elborank diff reports/shop/as_of=20240108T000000Z reports/shop/as_of=20240115T000000Z"
+    )
+)
+def diff(
+    old: Annotated[str, typer.Argument(help="The older report's folder.")],
+    new: Annotated[str, typer.Argument(help="The newer report's folder.")],
+    top_k: Annotated[
+        int | None,
+        typer.Option(min=1, help="Compare the K first records of each. Default: the flagged ones."),
+    ] = None,
+    output: Annotated[str | None, typer.Option(help="Write all records also into this Parquet file.")] = None,
+    json: Json = False,
+) -> None:
+    """Compare two reports by record id: which anomalies are new, persist, or are resolved."""
+    from flows import reading
+
+    terminal.show(reading.diff(old, new, top_k=top_k, output=output), json, terminal.diff)
+
+
+feedback = typer.Typer(
+    no_args_is_help=True, help="Say what you think of ranked records, and see how that adds up."
+)
+app.add_typer(feedback, name="feedback")
+
+
+@feedback.command(
+    "add",
+    epilog=terminal.examples(
+        'elborank feedback add reports/shop/run=.../ s0650 --verdict anomaly --note "wrong price"'
+    ),
+)
+def feedback_add(
+    path: Annotated[str, typer.Argument(help="A report's folder.")],
+    record_id: Annotated[str, typer.Argument(help="The record's key, as in the report.")],
+    verdict: Annotated[
+        Literal["expected", "anomaly"],
+        typer.Option(
+            help="expected: strange but known, marked in later reports. anomaly: confirmed, left out "
+            "of the next training."
+        ),
+    ],
+    note: Annotated[str, typer.Option(help="Why; shown with the mark.")] = "",
+    json: Json = False,
+) -> None:
+    """Say of a record whether it was expected or is an anomaly. The report itself stays as it is."""
+    from flows import judgements
+
+    terminal.show(judgements.add(path, record_id, verdict, note), json, terminal.judgement)
+
+
+@feedback.command("list", epilog=terminal.examples("elborank feedback list --dataset shop --k 20"))
+def feedback_list(
+    dataset: Annotated[str | None, typer.Option(help="Only of this dataset.")] = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="Precision among the first K records.")] = 20,
+    json: Json = False,
+) -> None:
+    """Show all judgements, and for each report how many of its first K were anomalies."""
+    from flows import judgements
+
+    terminal.show(judgements.judged(dataset, k=k), json, terminal.judged)

@@ -89,6 +89,12 @@ def train(
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Train even if this very model is registered already.")
     ] = False,
+    keep_anomalies: Annotated[
+        bool,
+        typer.Option(
+            "--keep-anomalies", help="Train also on records that feedback has confirmed as anomalies."
+        ),
+    ] = False,
     prefect: UsePrefect = False,
     json: Json = False,
 ) -> None:
@@ -110,6 +116,7 @@ def train(
         "encoding": encoding, "delimiter": delimiter,
         "images": image_options(size, fit, colour, image_column),
         "settings": {k: v for k, v in settings.items() if v is not None}, "retrain": retrain,
+        "keep_anomalies": keep_anomalies,
     }  # fmt: skip
     if as_flow(prefect):
         from flows import orchestration

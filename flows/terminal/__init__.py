@@ -5,7 +5,7 @@ Text that comes from the user's files is data: control characters become visible
 
 from flows.terminal.operations import backfilled, decision, deployments
 from flows.terminal.progress import scoring, spinner, training
-from flows.terminal.reports import drift
+from flows.terminal.reports import diff, drift, judged, judgement
 from flows.terminal.text import csv_cell, examples, fail, print_csv, print_yaml, show
 from flows.terminal.views import (
     dataset,
@@ -27,12 +27,18 @@ __all__ = [
     "decision",
     "deployed",
     "deployments",
+<<<<<<< HEAD
     "drawn",
+=======
+    "diff",
+>>>>>>> 70ea7e2 (elborank diff and elborank feedback: what is new since the last report, and what people said of it)
     "drift",
     "examples",
     "explained",
     "fail",
     "generated",
+    "judged",
+    "judgement",
     "models",
     "print_csv",
     "print_yaml",

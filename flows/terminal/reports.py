@@ -10,6 +10,9 @@ from rich.console import Console
 from flows.terminal.text import new_table, number, safe
 
 COLOURS = {"stable": "green", "moderate": "yellow", "strong": "bold red"}
+STATUS = {"new": "bold red", "persisting": "yellow", "resolved": "green"}
+SHOWN = 10  # records of each status
+SHOWN_LINES = 50  # judgements, the last ones
 MOVED = 5  # columns that a scoring command names
 
 
@@ -31,6 +34,82 @@ def drift(console: Console, result: Mapping[str, Any]) -> None:
     console.print(
         "Effect: the share of records that moved (0 to 1); moderate from 0.1, strong from 0.25. "
         f"Training's records against {result['ranked']:,} of this report."
+    )
+
+
+def mark(record: Mapping[str, Any]) -> str:
+    """What somebody has said of the record, before its reasons."""
+    said = record.get("feedback")
+    if not said:
+        return ""
+    note = f": {safe(record['feedback_note'])}" if record.get("feedback_note") else ""
+    return f"[green]\\[known: expected{note}][/] " if said == "expected" else f"[red]\\[confirmed{note}][/] "
+
+
+def diff(console: Console, result: Mapping[str, Any]) -> None:
+    """New, persisting and resolved anomalies; the first of each kind."""
+    for note in result["notes"]:
+        console.print(f"[yellow]Note:[/] {safe(note)}")
+    counts = ", ".join(f"{count:,} {status}" for status, count in result["counts"].items())
+    console.print(f"[bold]{counts}[/bold]; {result['shared']:,} record ids are in both reports")
+    table = new_table("", "record", "rank", "before", "score", "change", "why")
+    shown = dict.fromkeys(result["counts"], 0)
+    for row in result["records"]:
+        status = row["status"]
+        shown[status] += 1
+        if shown[status] <= SHOWN:
+            rank, before = (_rank(row[f"rank_{name}"]) for name in ("new", "old"))
+            score = row["score_new"] if row["score_new"] is not None else row["score_old"]
+            table.add_row(
+                f"[{STATUS[status]}]{status}[/]", safe(row["record_id"]), rank, before, number(score),
+                number(row["score_change"]), mark(row) + safe(row["why"] or ""),
+            )  # fmt: skip
+    console.print(table)
+    for status, count in shown.items():
+        if count > SHOWN:
+            console.print(f"and {count - SHOWN:,} more that are {status} (--json, --output FILE.parquet)")
+    if result["output"]:
+        console.print(f"Comparison: {safe(result['output'])}", soft_wrap=True)
+
+
+def _rank(rank: int | None) -> str:
+    return "-" if rank is None else f"{rank:,}"
+
+
+def judged(console: Console, result: Mapping[str, Any]) -> None:
+    """Judgements, and precision at k of each report."""
+    if not result["lines"]:
+        console.print("No feedback yet: elborank feedback add REPORT RECORD --verdict expected|anomaly")
+        return
+    table = new_table("dataset", "record", "verdict", "rank", "as of", "note")
+    for line in result["lines"][-SHOWN_LINES:]:
+        when = line["as_of"] or f"run {line['run'][:8]}"
+        table.add_row(
+            safe(line["dataset"]), safe(line["record_id"]), line["verdict"], f"{line['rank']:,}", safe(when),
+            safe(line["note"] or ""),
+        )  # fmt: skip
+    console.print(table)
+    k = result["k"]
+    table = new_table("dataset", "as of", "model", f"precision at {k}", "judged")
+    for row in result["precision"]:
+        table.add_row(
+            safe(row["dataset"]), safe(row["as_of"] or f"run {row['run'][:8]}"),
+            f"{safe(row['model'])} {safe(row['model_version'])}", number(row["precision"]),
+            f"{row['judged']} of {k}",
+        )  # fmt: skip
+    console.print(table)
+
+
+def judgement(console: Console, result: Mapping[str, Any]) -> None:
+    """One line that was just written."""
+    console.print(
+        f"[bold]{safe(result['record_id'])}[/bold] of {safe(result['dataset'])} (rank {result['rank']:,}): "
+        f"{result['verdict']}. "
+        + (
+            "Later reports mark it as known."
+            if result["verdict"] == "expected"
+            else "The next training leaves it out."
+        )
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from flows.terminal.operations import decision
-from flows.terminal.reports import drift_line
+from flows.terminal.reports import drift_line, mark
 from flows.terminal.text import blank, new_table, number, safe
 from vae_core.errors import one_line
 
@@ -43,6 +43,8 @@ def trained(console: Console, result: Mapping[str, Any]) -> None:
         )
     for name, reason in result["left_out"].items():
         console.print(f'Left out: column "{safe(name)}" ({safe(reason)})')
+    if count := result.get("confirmed_left_out"):
+        console.print(f"Left out: {count:,} records confirmed as anomalies (--keep-anomalies trains on them)")
     _warnings(console, result)
     console.print(f"Model: models:/{result['name']}/{result['version']}", soft_wrap=True)
 
@@ -92,7 +94,7 @@ def _records(console: Console, records: Iterable[Mapping[str, Any]]) -> None:
         flag = "[bold red]*[/]" if record.get("flagged") else ""
         table.add_row(
             f"{record['rank']}{flag}", safe(record["record_id"]), number(record["anomaly_score"]),
-            safe(record["why"] or ""),
+            mark(record) + safe(record["why"] or ""),
         )  # fmt: skip
     console.print(table)
 
@@ -113,7 +115,7 @@ def explained(console: Console, result: Mapping[str, Any]) -> None:
             f"PNG code {number(result['complexity_bits'])} bits"
         )
     if result["why"]:
-        console.print(safe(result["why"]))
+        console.print(mark(result) + safe(result["why"]))
     if result.get("map"):
         console.print(f"Image, expected image, map: {safe(result['map'])}", soft_wrap=True)
     if not result["reasons"]:

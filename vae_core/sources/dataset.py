@@ -12,11 +12,12 @@ import os
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vae_core.errors import InputError
@@ -72,6 +73,7 @@ class Dataset:
     rows_per_group: int = 65_536
     sources: tuple[dict[str, object], ...] = field(default=(), repr=False)
     image: dict[str, Any] | None = None  # of images: height, width, channels, depth, fit
+    left_out: tuple[str, ...] = ()  # record ids that `batches` and `shuffled` do not give: not trained on
 
     @property
     def cells(self) -> int:
@@ -156,7 +158,8 @@ def shuffled(dataset: Dataset, seed: int) -> Iterator[pa.RecordBatch]:
     units = plan(dataset, dataset.rows_per_group)
     random.Random(seed).shuffle(units)
     for unit in units:
-        yield from read(dataset, unit).combine_chunks().to_batches()
+        for batch in read(dataset, unit).combine_chunks().to_batches():
+            yield _kept(batch, dataset.left_out)
 
 
 def batches(
@@ -172,9 +175,27 @@ def batches(
             # Buffering ahead would hold the whole part while it is read.
             with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
                 for batch in file.iter_batches(batch_size=rows, columns=names, use_threads=False):
-                    yield batch.select(names)
+                    yield _kept(batch.select(names), dataset.left_out)
         except (OSError, pa.ArrowException) as cause:
             raise _damaged(path, cause) from cause
+
+
+def leaving_out(dataset: Dataset, ids: Iterable[str]) -> Dataset:
+    """The dataset without the records that have one of these ids; the same where there are none of them."""
+    wanted = pa.array(sorted(set(ids)), pa.string())
+    count, found = 0, set[str]()
+    for batch in batches(dataset, columns=[]) if len(wanted) else ():
+        here = batch.filter(pc.is_in(batch["_record_id"], value_set=wanted))["_record_id"].to_pylist()
+        count += len(here)
+        found.update(here)
+    return replace(dataset, left_out=tuple(sorted(found)), rows=dataset.rows - count) if found else dataset
+
+
+def _kept(batch: pa.RecordBatch, left_out: tuple[str, ...]) -> pa.RecordBatch:
+    if not left_out:
+        return batch
+    values = pa.array(left_out, pa.string())
+    return batch.filter(pc.invert(pc.is_in(batch["_record_id"], value_set=values)))
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

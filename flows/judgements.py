@@ -1,0 +1,55 @@
+"""The verbs of feedback: judge a record, list judgements, mark what is shown, leave out of training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flows.registry import home
+
+__all__ = ["add", "judged", "log", "marked", "without_confirmed"]
+
+
+def log() -> Path:
+    """The file that the judgements are kept in."""
+    return home() / "feedback.parquet"
+
+
+def add(path: str, record_id: str, verdict: str, note: str = "") -> dict[str, Any]:
+    """Write down what somebody says of a record of a report."""
+    from flows import remote
+    from vae_core import feedback
+    from vae_core import report as reports
+
+    found = reports.read_report(remote.local_report(path))
+    return {**feedback.add(log(), found, record_id, verdict, note), "log": str(log())}
+
+
+def judged(dataset: str | None, *, k: int) -> dict[str, Any]:
+    """All judgements, oldest first, and precision at k of each report."""
+    from vae_core import feedback
+
+    lines = feedback.read(log(), dataset=dataset)
+    return {"log": str(log()), "lines": lines.to_pylist(), "k": k, "precision": feedback.precision(lines, k)}
+
+
+def marked(report: Any, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with `feedback`, the last verdict on this record of this dataset, or None, and its note."""
+    from vae_core import feedback
+
+    known = feedback.latest(feedback.read(log(), dataset=report.manifest["dataset"]["name"]))
+    result = []
+    for row in rows:
+        said = known.get(row["record_id"])
+        own = {"feedback": said["verdict"] if said else None, "feedback_note": said["note"] if said else None}
+        result.append({**row, **own})
+    return result
+
+
+def without_confirmed(data: Any, *, keep: bool = False) -> Any:
+    """The dataset to train on: without the records that were confirmed as anomalies, unless they are kept."""
+    from vae_core import feedback, sources
+
+    known = {} if keep else feedback.latest(feedback.read(log(), dataset=data.name))
+    return sources.leaving_out(data, [key for key, line in known.items() if line["verdict"] == "anomaly"])

@@ -1,0 +1,112 @@
+"""Feedback: a log that only grows, marks in later reports, precision at k, training without some records."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from flows.cli import main
+from tests import shop
+from tests.stand_in import make_dataset, make_job
+from vae_core import feedback, job, report, sources
+from vae_core.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def ranked(tmp_path_factory: pytest.TempPathFactory) -> report.Report:
+    place = tmp_path_factory.mktemp("ranked")
+    data = make_dataset(place, rows=400, files=1)
+    return report.read_report(job.run(make_job(data, place / "out")).folder)
+
+
+def test_the_last_word_on_a_record_counts_and_the_log_keeps_all(
+    ranked: report.Report, tmp_path: Path
+) -> None:
+    log = tmp_path / "home" / "feedback.parquet"
+    first = report.top(ranked.folder, 1)[0]["record_id"]
+    assert feedback.read(log).num_rows == 0
+    feedback.add(log, ranked, first, "anomaly", "looks broken")
+    feedback.add(log, ranked, first, "expected", "it was the holiday")
+    lines = feedback.read(log)
+    assert lines["verdict"].to_pylist() == ["anomaly", "expected"]
+    assert feedback.latest(lines)[first]["note"] == "it was the holiday"
+    assert feedback.read(log, dataset="another").num_rows == 0
+    with pytest.raises(InputError, match='there is no verdict "maybe"'):
+        feedback.add(log, ranked, first, "maybe")
+    with pytest.raises(InputError, match='there is no record "nobody"'):
+        feedback.add(log, ranked, "nobody", "anomaly")
+    log.write_bytes(b"half a file")
+    with pytest.raises(InputError, match="is damaged"):
+        feedback.read(log)
+
+
+def test_several_who_judge_at_once_lose_no_line(ranked: report.Report, tmp_path: Path) -> None:
+    log = tmp_path / "feedback.parquet"
+    ids = [row["record_id"] for row in report.top(ranked.folder, 12)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda key: feedback.add(log, ranked, key, "anomaly"), dict.fromkeys(ids)))
+    assert set(feedback.read(log)["record_id"].to_pylist()) == set(ids)
+
+
+def test_precision_is_the_share_of_anomalies_among_those_judged(
+    ranked: report.Report, tmp_path: Path
+) -> None:
+    log = tmp_path / "feedback.parquet"
+    ids = list(dict.fromkeys(row["record_id"] for row in report.top(ranked.folder, 30)))
+    for place in (0, 1, 2, 20):
+        feedback.add(log, ranked, ids[place], "anomaly" if place != 1 else "expected")
+    found = feedback.precision(feedback.read(log), 10)
+    assert [(row["judged"], row["anomalies"], row["precision"]) for row in found] == [(3, 2, 2 / 3)]
+    feedback.add(log, ranked, ids[1], "anomaly")  # on second thoughts
+    assert feedback.precision(feedback.read(log), 10)[0]["precision"] == 1
+    assert feedback.precision(feedback.read(log), 30)[0]["judged"] == 4
+
+
+def test_a_dataset_without_some_records_gives_all_others(tmp_path: Path) -> None:
+    data = sources.open_dataset(make_dataset(tmp_path, rows=200, files=2))
+    less = sources.leaving_out(data, ["k3", "k77", "no such key"])
+    assert (less.left_out, less.rows) == (("k3", "k77"), 198)
+    for stream in (sources.batches(less), sources.shuffled(less, 1)):
+        keys = [key for batch in stream for key in batch["_record_id"].to_pylist()]
+        assert len(keys) == 198 and not {"k3", "k77"} & set(keys)
+    assert sources.leaving_out(data, ["no such key"]) is data
+
+
+def test_judgements_mark_later_reports_and_confirmed_anomalies_are_not_trained_on(
+    in_shop: shop.Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ELBORANK_HOME", str(tmp_path / "home"))  # a log of its own
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{in_shop.home / 'mlflow.db'}")
+    scoring = [*shop.SCORE, "--output", str(tmp_path / "out"), "--json"]
+    assert main(scoring) == 0
+    folder = json.loads(capsys.readouterr().out)["folder"]
+    before = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+    assert main(["feedback", "list"]) == 0
+    assert "No feedback yet" in capsys.readouterr().out
+    assert (
+        main(["feedback", "add", folder, shop.STRANGE, "--verdict", "expected", "--note", "[b]sale[/b]"]) == 0
+    )
+    assert "Later reports mark it as known" in capsys.readouterr().out
+    assert main(["report", folder, "--top", "3"]) == 0
+    assert "[known: expected: [b]sale[/b]]" in capsys.readouterr().out.replace("\n", " ")
+    assert main(["explain", folder, shop.STRANGE]) == 0
+    assert "[known: expected" in capsys.readouterr().out
+    assert before == {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+    assert main(["feedback", "add", folder, shop.STRANGE, "--verdict", "anomaly", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "anomaly"
+    assert main(["feedback", "list", "--k", "5"]) == 0
+    assert "precision at 5" in capsys.readouterr().out
+
+    training = ["train", "sales.csv", "--name", "later", "--id", "sale", "--steps", "5", "--members", "1"]
+    assert main([*training, "--kernel-weight", "0"]) == 0
+    told = capsys.readouterr().out
+    assert "Left out: 1 records confirmed as anomalies (--keep-anomalies trains on them)" in told
+    assert main([*training, "--kernel-weight", "0", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["reused"], again["rows"], again["confirmed_left_out"]) == (True, shop.ROWS - 1, 1)
+    assert main([*training, "--kernel-weight", "0", "--keep-anomalies", "--json"]) == 0
+    kept = json.loads(capsys.readouterr().out)
+    assert (kept["reused"], kept["rows"], kept["confirmed_left_out"]) == (False, shop.ROWS, 0)
