@@ -372,6 +372,7 @@ def rank(
     told = descriptions.of_report(outcome.folder, outcome.manifest)
     if told["page"] is not None:
         told["page"] = f"{outcome.address}/{Path(told['page']).name}"
+    top = descriptions.of_rows(reports.top(outcome.folder, SHOWN), hide_values=hide_values)
     return {
         **told,
         "folder": outcome.address,

@@ -17,13 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
     "stores",
     "job",
-<<<<<<< HEAD
     "page",
     "card",
-=======
     "comparison",
     "feedback",
->>>>>>> 70ea7e2 (elborank diff and elborank feedback: what is new since the last report, and what people said of it)
     "report",
     "work",
     "ranking",

@@ -27,11 +27,8 @@ __all__ = [
     "decision",
     "deployed",
     "deployments",
-<<<<<<< HEAD
-    "drawn",
-=======
     "diff",
->>>>>>> 70ea7e2 (elborank diff and elborank feedback: what is new since the last report, and what people said of it)
+    "drawn",
     "drift",
     "examples",
     "explained",
