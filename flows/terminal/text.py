@@ -17,6 +17,8 @@ from rich.table import Table
 
 from vae_core.errors import one_line
 
+BAR = 10  # characters of the longest bar
+
 
 def examples(*commands: str) -> str:
     """The end of a help page: commands to copy, each on a line of its own."""
@@ -128,6 +130,16 @@ def number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return ""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
+
+
+def bar(value: float, largest: float) -> str:
+    """A bar that is full for the largest value, in eighths of a character, and empty for 0 and below.
+
+    >>> bar(10.0, 10.0), bar(3.0, 10.0), bar(-1.0, 10.0)
+    ('██████████', '███', '')
+    """
+    eighths = round(8 * BAR * max(0.0, value) / largest) if largest > 0 else 0
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
 def blank(value: object) -> object:

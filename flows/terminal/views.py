@@ -10,7 +10,7 @@ from rich.console import Console
 
 from flows.terminal.operations import decision
 from flows.terminal.reports import drift_line, mark
-from flows.terminal.text import blank, new_table, number, safe
+from flows.terminal.text import bar, blank, new_table, number, safe
 from vae_core.errors import one_line
 
 
@@ -121,14 +121,15 @@ def explained(console: Console, result: Mapping[str, Any]) -> None:
     if not result["reasons"]:
         console.print("No reasons are kept for a record this far down the ranking.")
         return
-    table = new_table("column", "value", "expected", "usually", "nats", "typical")
-    for reason in result["reasons"]:
+    surprises = [reason["typical"] - reason["nats"] for reason in result["reasons"]]
+    table = new_table("column", "value", "expected", "usually", "nats", "typical", "surprise")
+    for reason, surprise in zip(result["reasons"], surprises, strict=True):
         usual = " to ".join(str(reason[k]) for k in ("low", "high") if reason.get(k) is not None)
         table.add_row(
             safe(reason["feature"]), safe(blank(reason["value"])), safe(blank(reason["expected"])),
-            safe(usual), number(reason["nats"]), number(reason["typical"]),
+            safe(usual), number(reason["nats"]), number(reason["typical"]), bar(surprise, max(surprises)),
         )  # fmt: skip
-    table.add_row("the rest", "", "", "", number(result["rest_nats"]), "")
+    table.add_row("the rest", "", "", "", number(result["rest_nats"]), "", "")
     console.print(table)
 
 
