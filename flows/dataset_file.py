@@ -82,6 +82,8 @@ class Score(Scheduled):
         "warn"  # strong drift since training: fail publishes, then fails the run
     )
 
+    hide_values: bool = False  # no value of a record in the page, in artifacts and in what is printed
+
     @model_validator(mode="after")
     def _one_decision(self) -> Score:
         if sum(value is not None for value in (self.fdr, self.alpha, self.top_k)) > 1:

@@ -92,7 +92,7 @@ def train_parameters(file: DatasetFile, chosen: Any) -> dict[str, Any]:
 
 def score_parameters(file: DatasetFile, chosen: Any) -> dict[str, Any]:
     """Those of the flow `score`."""
-    names = ("fdr", "alpha", "top_k", "workers", "members", "on_drift")
+    names = ("fdr", "alpha", "top_k", "workers", "members", "on_drift", "hide_values")
     return {
         "path": file.source,
         "model": file.champion,

@@ -26,15 +26,21 @@ def of_dataset(data: Any) -> dict[str, Any]:
     }
 
 
-def of_quarantine(data: Any) -> list[dict[str, Any]]:
-    """Some lines of the quarantine: file, row, column, reason and raw text of records that are not scored."""
+OF_VALUES = ("median_training", "median_current", "top_training", "top_current")
+
+
+def of_quarantine(data: Any, *, hide_values: bool = False) -> list[dict[str, Any]]:
+    """Some lines of the quarantine: file, row, column, reason and raw text of records that are not scored.
+
+    With `hide_values` without reason and text, since the one quotes the other.
+    """
     import pyarrow.parquet as pq
 
     if not data.quarantined:
         return []
     with pq.ParquetFile(data.quarantine) as file:
         lines: list[dict[str, Any]] = next(file.iter_batches(batch_size=QUARANTINED)).to_pylist()
-    return lines
+    return [line | {"reason": "hidden", "raw": None} for line in lines] if hide_values else lines
 
 
 def of_training(version: ModelVersion, data: Any, *, reused: bool) -> dict[str, Any]:
@@ -107,12 +113,16 @@ def of_report(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def of_drift(folder: Path, manifest: Mapping[str, Any], *, fail: bool = False) -> dict[str, Any] | None:
+def of_drift(
+    folder: Path, manifest: Mapping[str, Any], *, fail: bool = False, hide_values: bool = False
+) -> dict[str, Any] | None:
     """The drift summary of a report, with the rows that have moved; None where nothing was compared.
 
-    `failed`: whether the run was asked to fail on strong drift, and there is some.
+    `failed`: the run was asked to fail on strong drift, and there is some. With `hide_values`, or of a
+    report made so, no median and no class is told.
     """
     from vae_core import drift
+    from vae_core.page.wording import HIDDEN
 
     found = manifest.get("drift")
     table = None if found is None else drift.read(folder)
@@ -120,4 +130,7 @@ def of_drift(folder: Path, manifest: Mapping[str, Any], *, fail: bool = False) -
         return None
     rows = table.drop_columns(["bins"]).to_pylist()
     moved = [row for row in rows if row["verdict"] != "stable"]
+    if hide_values or manifest.get("settings", {}).get("hide_values"):
+        secret = {**dict.fromkeys(OF_VALUES), "change": HIDDEN}
+        moved = [row if row["kind"] == "score" else row | secret for row in moved]
     return {**found, "failed": fail and found["verdict"] == "strong", "moved": moved}

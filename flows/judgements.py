@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from flows.registry import home
+from vae_core.errors import InputError
 
 __all__ = ["add", "judged", "log", "marked", "without_confirmed"]
 
@@ -38,11 +40,16 @@ def marked(report: Any, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any
     """Rows with `feedback`, the last verdict on this record of this dataset, or None, and its note."""
     from vae_core import feedback
 
-    known = feedback.latest(feedback.read(log(), dataset=report.manifest["dataset"]["name"]))
+    try:
+        said = feedback.read(log(), dataset=report.manifest["dataset"]["name"])
+    except InputError as error:  # the report is published, and says what it says without the marks
+        warnings.warn(str(error), stacklevel=2)
+        said = feedback.SCHEMA.empty_table()
+    known = feedback.latest(said)
     result = []
     for row in rows:
-        said = known.get(row["record_id"])
-        own = {"feedback": said["verdict"] if said else None, "feedback_note": said["note"] if said else None}
+        line = known.get(row["record_id"])
+        own = {"feedback": line["verdict"] if line else None, "feedback_note": line["note"] if line else None}
         result.append({**row, **own})
     return result
 

@@ -15,13 +15,13 @@ def draw(path: str, *, output: str | None = None, hide_values: bool = False) -> 
     from vae_core import report as reports
 
     found = reports.read_report(remote.local_report(path))
-    name = f"{found.manifest['dataset']['name']}-{found.folder.name}.html"
+    name = f"{Path(found.manifest['dataset']['name']).name}-{found.folder.name}.html"  # it may come from afar
     target = Path(output or name.replace("=", "-"))
-    if target.resolve().is_relative_to(found.folder.resolve()):
+    if any((folder / publishing.MANIFEST).is_file() for folder in target.resolve().parents):
         fix = "Give --output another place"
         raise InputError("is published, and never written to", file=found.folder, fix=fix)
     text = page.build(found.folder, found.manifest, hide_values=hide_values)
-    with publishing.writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with publishing.whole_file(target) as hidden:
+        hidden.write_text(text, encoding="utf-8")
     return {**descriptions.of_report(found.folder, found.manifest), "page": str(target)}

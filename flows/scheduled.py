@@ -120,7 +120,7 @@ def score_options(file: DatasetFile, interval: Interval) -> Mapping[str, Any]:
         "on_schema": file.on_schema,
         **{
             name: getattr(chosen, name)
-            for name in ("fdr", "alpha", "top_k", "workers", "members", "on_drift")
+            for name in ("fdr", "alpha", "top_k", "workers", "members", "on_drift", "hide_values")
         },
         **of_interval(interval, only=chosen.only_interval),
     }

@@ -376,9 +376,11 @@ def rank(
     return {
         **told,
         "folder": outcome.address,
-        "drift": descriptions.of_drift(outcome.folder, outcome.manifest, fail=on_drift == "fail"),
+        "drift": descriptions.of_drift(
+            outcome.folder, outcome.manifest, fail=on_drift == "fail", hide_values=hide_values
+        ),
         "published": outcome.fresh,
         "warnings": list(data.warnings),
-        "quarantine": descriptions.of_quarantine(data),
+        "quarantine": descriptions.of_quarantine(data, hide_values=hide_values),
         "top": judgements.marked(reports.read_report(outcome.folder), top),
     }

@@ -109,6 +109,28 @@ def test_p_values_without_drift_are_uniform_or_larger_and_every_verdict_is_stabl
     assert verdicts == {"stable"}
 
 
+def test_with_few_records_the_tests_are_fishers_exact_ones() -> None:
+    """An ordinary gap or a rare class in a report of three records is no drift."""
+    for few, n, others, m in ((20, 10_000, 1, 3), (10, 10_000, 1, 5), (0, 500, 2, 4)):
+        exact = stats.fisher_exact([[few, n - few], [others, m - others]]).pvalue
+        assert distances.rates_p_value(few, n, others, m) == pytest.approx(exact)
+    was, now = np.array([9950, 50, 0]), np.array([18, 2, 0])
+    assert distances.chi_squared_p_value(was, now) == pytest.approx(
+        2 * stats.fisher_exact([[9950, 50], [18, 2]]).pvalue
+    )
+
+
+@pytest.mark.parametrize("rows", [3, 5, 10, 30])
+def test_small_reports_raise_no_more_alarms_than_they_may(rows: int) -> None:
+    generator = np.random.default_rng(rows)
+    shares = np.array([0.9, 0.09, 0.008, 0.002])
+    was = generator.multinomial(10_000, shares)
+    drawn = generator.multinomial(rows, shares, size=2000)
+    p = np.array([distances.chi_squared_p_value(was, now) for now in np.unique(drawn, axis=0)])
+    again = {tuple(now): p[i] for i, now in enumerate(np.unique(drawn, axis=0))}
+    assert np.mean([again[tuple(now)] <= 0.01 for now in drawn]) <= 0.015
+
+
 def test_the_verdict_goes_by_the_effect_however_many_records_there_are() -> None:
     generator = np.random.default_rng(0)
     before = pd.DataFrame({"x": generator.normal(size=40_000)})

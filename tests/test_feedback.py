@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ def test_the_last_word_on_a_record_counts_and_the_log_keeps_all(
     log.write_bytes(b"half a file")
     with pytest.raises(InputError, match="is damaged"):
         feedback.read(log)
+
+
+def test_records_without_ids_of_their_own_cannot_be_judged(ranked: report.Report, tmp_path: Path) -> None:
+    nameless = {**ranked.manifest, "dataset": {**ranked.manifest["dataset"], "ids": []}}
+    first = report.top(ranked.folder, 1)[0]["record_id"]
+    with pytest.raises(InputError, match="Ingest with --id COLUMN"):
+        feedback.add(tmp_path / "log.parquet", replace(ranked, manifest=nameless), first, "anomaly")
 
 
 def test_several_who_judge_at_once_lose_no_line(ranked: report.Report, tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,10 @@ import pytest
 
 from tests import hostile
 from tests.stand_in import make_dataset, make_job
-from vae_core import job
+from vae_core import drift, job
+from vae_core.calibration import Calibration
 from vae_core.card import card, finite
+from vae_core.encoding import TableEncoding
 from vae_core.errors import one_line
 from vae_core.page import PAGE, build, model_page
 from vae_core.page.scores import read_scores
@@ -116,6 +120,18 @@ def test_hidden_values_leave_keys_columns_and_nats(strange: Path, report: Path) 
     assert Document(hidden).all("svg")  # of scores
 
 
+def test_hidden_values_hide_what_has_drifted_too(strange: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(strange, tmp_path / "report")
+    before = pa.table({"town": ["secret"] * 200, "x": np.linspace(0, 1, 200)})
+    encoding = TableEncoding.fit(before.to_batches(), kinds={"town": "category"})
+    own = drift.profile_of(SimpleNamespace(encoding=encoding, calibration=Calibration()))
+    assert own is not None
+    pq.write_table(drift.table(own, own.count(before, None)), folder / drift.DRIFT)
+    manifest = read_manifest(folder) | {"drift": {"verdict": "stable"}}
+    assert "secret" in build(folder, manifest)
+    assert "secret" not in build(folder, manifest, hide_values=True)
+
+
 def test_a_report_of_before_the_model_card_is_drawn_without_it(strange: Path, tmp_path: Path) -> None:
     manifest = hostile.with_card(strange)
     with_card = build(strange, manifest)
@@ -178,6 +194,13 @@ def test_a_value_outside_the_training_range_is_an_arrow_and_says_so() -> None:
     assert 'class="mark"' in str(strips.draw({**reason, "value_number": 9.0}))
     assert strips.draw({**reason, "feature": "unknown"}) is None
     assert str(strips.symbols()).count("<symbol") == 1
+
+
+@pytest.mark.parametrize("ends", [(-1.7e308, 1.7e308), (0.0, 5e-324), (1.0, 1.0)])
+def test_a_range_that_no_picture_can_hold_has_none(ends: tuple[float, float]) -> None:
+    column = {"name": "x", "type": "double", "kind": "real", "rows": 9, "missing": 0}
+    strips = Strips([{**column, "quantiles": [ends[0], 0.5 * ends[0] + 0.5 * ends[1], ends[1]]}])
+    assert strips.draw({"feature": "x", "value": "0", "low": None, "high": None, "value_number": 0.0}) is None
 
 
 def test_a_model_card_is_json_and_names_every_column(in_shop: Any) -> None:

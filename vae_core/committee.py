@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from vae_core.encoding import Encoded
+from vae_core.gate import evenly
 from vae_core.members import IndependentColumns, KernelDensity
 from vae_core.records import joined, take
 from vae_core.scoring import FittedModel
@@ -48,8 +49,7 @@ def with_companions(
         )
     if not companions:
         return model
-    every = max(1, len(records.values) // MOST_COMPARED)
-    sample = take(records, np.arange(0, len(records.values), every)[:MOST_COMPARED])
+    sample = take(records, evenly(len(records.values), MOST_COMPARED))
     spread = {"vae": interquartile_range(model.evaluate(sample).scores.elbo)}
     shares = {"vae": 1.0}
     for name, companion in companions.items():

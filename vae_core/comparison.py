@@ -96,11 +96,9 @@ def previous(report: Report) -> Path | None:
 def write(comparison: Comparison, path: str | Path) -> None:
     """The records as a Parquet file, whole or not at all."""
     path = Path(path)
-    with publishing.writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        pq.write_table(comparison.records, temporary, write_page_checksum=True)
-        publishing.commit(temporary, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with publishing.whole_file(path) as hidden:
+        pq.write_table(comparison.records, hidden, write_page_checksum=True)
 
 
 def _pieces(report: Report, columns: list[str]) -> Iterator[pa.Table]:

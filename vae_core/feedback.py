@@ -46,11 +46,18 @@ def add(
 ) -> dict[str, Any]:
     """Write one judgement into the log and return its line; of records with one id the first is meant.
 
-    Raises InputError for a record that is not in the report, or another verdict. Several at once wait.
+    Raises InputError for a record that is not in the report, another verdict, or records without ids of their
+    own. Several at once wait.
     """
     if verdict not in VERDICTS:
         raise InputError(f'there is no verdict "{one_line(verdict)}"', fix=f"Say {' or '.join(VERDICTS)}")
     row, manifest = find(report.folder, record_id)[0], report.manifest
+    if not manifest["dataset"].get("ids"):
+        raise InputError(
+            "its records are known by file and row only, which other records will have tomorrow",
+            file=report.folder,
+            fix="Ingest with --id COLUMN, then feedback finds its record again",
+        )
     line = {
         "recorded_at": at or datetime.now(UTC),
         "dataset": manifest["dataset"]["name"],

@@ -14,7 +14,7 @@ import pyarrow as pa
 from vae_core.cells import DAY, codes_of
 from vae_core.columns import MODELLED, Column, numbers
 
-__all__ = ["set_apart"]
+__all__ = ["evenly", "set_apart"]
 
 INFORMATIVE = 0.15  # of a column's entropy, shared with another column
 RESTATES = 0.5  # of a column's entropy, shared with whether cells of another column are missing
@@ -47,8 +47,7 @@ def set_apart(
         return {}
     width = sum(2 if c.kind == "boolean" else BINS for c in modelled)
     rows = int(np.clip(CELLS // width, *ROWS))
-    every = max(1, sample.num_rows // rows)
-    sample = sample.take(np.arange(0, sample.num_rows, every)[:rows])
+    sample = sample.take(evenly(sample.num_rows, rows))
     coded = {c.name: _codes(c, sample.column(c.name)) for c in modelled}
     masks = {
         name: np.where(codes < 0, 1, 0) for name, codes in coded.items() if 0 < (codes < 0).sum() < len(codes)
@@ -71,6 +70,11 @@ def set_apart(
                 else "set apart: it tells nothing of the other columns"
             )
     return apart if len(modelled) - len(apart) >= LEFT else {}
+
+
+def evenly(rows: int, most: int) -> np.ndarray:
+    """At most `most` row numbers, spread over the whole table."""
+    return np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(np.int64))
 
 
 def _codes(column: Column, array: pa.ChunkedArray) -> np.ndarray:

@@ -107,8 +107,8 @@ def load(folder: str | Path) -> FittedModel:
     contents = _verified(folder)
     try:
         return _restored(contents)
-    except InputError:
-        raise
+    except (InputError, MemoryError, OSError):
+        raise  # the machine's trouble is not the model's
     except Exception as error:
         why = f"{type(error).__name__}, {one_line(str(error))[:150]}"
         raise InputError(

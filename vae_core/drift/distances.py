@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy import special
+from scipy import special, stats
 
 from vae_core.drift.counts import SCORE, ColumnProfile, Counted, Profile
 
@@ -156,23 +156,43 @@ def ks_p_value(distance: float, n: int, m: int) -> float:
 
 
 def chi_squared_p_value(was: np.ndarray, is_: np.ndarray) -> float:
-    """Pearson's test that two lists of counts come from the same classes, rare classes taken together."""
+    """Pearson's test that two lists of counts come from the same classes, rare classes taken together.
+
+    Where even those together are too rare for it: Fisher's exact test of each class against the others, the
+    smallest of the p-values times the number of classes (Bonferroni).
+    """
     both = np.stack([was, is_]).astype(np.float64)
+    both = both[:, both.sum(0) > 0]
     total = both.sum()
     expected = both.sum(1, keepdims=True) * both.sum(0) / total
     rare = (expected < FEWEST_EXPECTED).any(0)
-    both = np.c_[both[:, ~rare], both[:, rare].sum(1)]
-    both = both[:, both.sum(0) > 0]
-    expected = both.sum(1, keepdims=True) * both.sum(0) / total
+    if rare.any():
+        pooled = np.c_[both[:, ~rare], both[:, rare].sum(1)]
+        expected = pooled.sum(1, keepdims=True) * pooled.sum(0) / total
+        if (expected < FEWEST_EXPECTED).any():
+            each = [_fisher(one[0], both[0].sum(), one[1], both[1].sum()) for one in both.T]
+            return min(1.0, len(each) * min(each))
+        both = pooled
     freedom = both.shape[1] - 1
     return float(special.chdtrc(freedom, ((both - expected) ** 2 / expected).sum())) if freedom else 1.0
 
 
 def rates_p_value(few: int, n: int, others: int, m: int) -> float:
-    """Two-sided test that two rates, few / n and others / m, are one (normal approximation, pooled)."""
+    """Two-sided test that two rates, few / n and others / m, are one.
+
+    By the normal approximation; where fewer than 5 are expected somewhere, Fisher's exact test.
+    """
     pooled = (few + others) / (n + m)
+    if min(n, m) * min(pooled, 1 - pooled) < FEWEST_EXPECTED:
+        return _fisher(few, n, others, m)
     error = math.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
     return math.erfc(abs(few / n - others / m) / error / math.sqrt(2)) if error else 1.0
+
+
+def _fisher(few: float, n: float, others: float, m: float) -> float:
+    """Fisher's exact test, two-sided: few of n and others of m."""
+    table = np.array([[few, n - few], [others, m - others]])
+    return float(stats.fisher_exact(np.rint(table).astype(np.int64)).pvalue)
 
 
 def _grouped(column: ColumnProfile, groups: int) -> np.ndarray:

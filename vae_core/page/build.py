@@ -36,7 +36,7 @@ def build(folder: Path, manifest: Mapping[str, Any], *, hide_values: bool = Fals
         fitting = MOST_BYTES / len(page.encode())
         if fitting >= 1 or listed <= 10:
             return page
-        listed, detailed = int(0.8 * fitting * listed), int(0.8 * fitting * detailed)
+        listed, detailed = max(10, int(0.8 * fitting * listed)), int(0.8 * fitting * detailed)
 
 
 def model_page(card: Mapping[str, Any], *, name: str, sha256: str) -> str:

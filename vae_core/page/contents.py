@@ -133,10 +133,10 @@ def _drift(folder: Path, *, hide_values: bool) -> list[dict[str, Any]]:
     table = drift.read(folder)
     rows: list[dict[str, Any]] = [] if table is None else table.slice(0, DRIFTING).to_pylist()
     for row in rows:
-        row["name"] = "the anomaly score" if row["column"] == drift.SCORE else row["column"]
+        row["name"] = "the anomaly score" if row["kind"] == "score" else row["column"]
         row["picture"] = strips.shares(row["bins"])
-        if hide_values and row["column"] != drift.SCORE:
-            row["change"] = wording.HIDDEN
+        if hide_values and row["kind"] != "score":
+            row |= {"change": wording.HIDDEN, "picture": None}
     return rows
 
 

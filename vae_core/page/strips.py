@@ -14,6 +14,7 @@ __all__ = ["Strips", "shares"]
 WIDTH, HEIGHT = 132, 26
 EDGE = 8  # pixels on both sides for values beyond the training range
 BINS = 44
+SMALLEST = 1e-290  # of a range that can be cut into bins
 
 
 class Strips:
@@ -38,7 +39,7 @@ class Strips:
         if not quantiles or None in quantiles or column["type"] == "timestamp":
             return None
         low, high = quantiles[0], quantiles[-1]
-        if column["type"] == "bool" or not high > low:
+        if column["type"] == "bool" or not SMALLEST < high - low < math.inf:
             return None
         name = f"d{place}"
         if name not in self._used:
