@@ -3,6 +3,7 @@
 #
 #   start.sh database | store | buckets | prefect | mlflow | worker | run COMMAND ...
 #
+# `prefect upgrade` and `mlflow upgrade` bring the databases to a new release and end.
 # Containers run it with secrets in /run/secrets; `make stack-test` runs it without containers.
 set -eu
 
@@ -82,6 +83,7 @@ PYTHON
     # The default of 5 and 10 seconds fails on a busy machine while the server starts.
     export PREFECT_SERVER_DATABASE_CONNECTION_URL PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT=60
     export PREFECT_SERVER_DATABASE_TIMEOUT=60
+    [ "${1:-}" != upgrade ] || exec prefect server database upgrade --yes
     exec prefect server start --host "$here" --port "${PREFECT_PORT:-4200}" "$@"
     ;;
   mlflow)
@@ -90,6 +92,10 @@ PYTHON
     MLFLOW_FLASK_SERVER_SECRET_KEY=$(secret mlflow_session)
     as_user_of_the_store
     address="postgresql+psycopg2://mlflow:$key@$(database)"
+    if [ "${1:-}" = upgrade ]; then
+      python -m mlflow.server.auth db upgrade --url "$address/mlflow_users"
+      exec mlflow db upgrade "$address/mlflow"
+    fi
     umask 077
     settings=$(mktemp)
     cat > "$settings" << INI
