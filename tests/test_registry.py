@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -183,3 +184,37 @@ def test_a_model_folder_can_be_used_without_a_registry(model: registry.ModelVers
 def test_a_name_that_would_not_fit_an_address_is_refused(name: str) -> None:
     with pytest.raises(InputError):
         registry.check_name(name)
+
+
+@pytest.mark.parametrize(("challenge", "alias"), [(False, "champion"), (True, "challenger")])
+def test_a_version_whose_training_died_before_the_alias_gets_it_from_the_same_training_again(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, challenge: bool, alias: str
+) -> None:
+    shop.sales().head(240).to_csv(empty / "sales.csv", index=False)
+    what: dict[str, Any] = {"kinds": {}, "settings": {"steps": 5, "members": 1}}
+    data = steps.ingest("sales.csv", ids=["sale"])
+    fitted = steps.fit(data, empty / "fitted", **what)
+
+    def dies(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "_set_alias", dies)
+        with pytest.raises(KeyboardInterrupt):
+            steps.register(fitted, data, name="sales", challenge=challenge, **what)
+    assert [row["aliases"] for row in registry.list_models()] == [[]]
+    with pytest.raises(InputError):
+        registry.resolve("models:/sales@champion")
+
+    found = steps.trained_before(data, name="sales", challenge=challenge, **what)
+    assert found is not None and (found.version, found.aliases) == ("1", (alias,))
+    assert registry.give_alias(found) == found  # what has its alias keeps it
+    assert [row["aliases"] for row in registry.list_models()] == [[alias]]
+
+
+def test_an_alias_goes_to_the_newest_version_only(model: registry.ModelVersion, empty: Path) -> None:
+    for _ in range(3):
+        register(model.folder)
+    old = registry.resolve("models:/copy/2")  # challenged until version 3 came
+    assert registry.give_alias(old).aliases == ()
+    assert registry.resolve("models:/copy@challenger").version == "3"
