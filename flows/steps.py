@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from flows import datasets, descriptions, judgements, registry, together
 from flows.registry import ModelVersion, home
-from flows.scratch import scratch
+from flows.scratch import scratch, sweep
 from vae_core.errors import InputError, one_line
 
 TRAINING_KEY = "elborank.training"
@@ -236,10 +236,14 @@ def trained_before(
 ) -> ModelVersion | None:
     """The registered version that this very training gave, or None.
 
-    One that was made by a run which died before it gave the version its alias gets it now.
+    One that was made by a run which died before it gave the version its alias gets it now, and what that run
+    left behind goes.
     """
     found = registry.find(name, TRAINING_KEY, training_key(data, kinds=kinds, settings=settings))
-    return None if found is None else registry.give_alias(found, challenge=challenge)
+    if found is None:
+        return None
+    sweep()
+    return registry.give_alias(found, challenge=challenge)
 
 
 def _settings(options: Mapping[str, Any]) -> Any:

@@ -99,7 +99,7 @@ class Story:
         due = [run for run in found if run.expected_start_time <= self.stack.clock.now()]
         return sorted(due, key=lambda run: run.expected_start_time)
 
-    def wait_for(self, flow: str, count: int, seconds: float = 900) -> list[Any]:
+    def wait_for(self, flow: str, count: int, seconds: float = 1800) -> list[Any]:
         """Wait until so many runs of a flow have ended well."""
         end = time.monotonic() + seconds
         while True:
