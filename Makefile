@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser-test lint format docs bench-quality bench-images bench-calibration bench-cluster bench-memory \
+.PHONY: help setup demo test browser-test gallery lint format docs bench-quality bench-images bench-calibration bench-cluster bench-memory \
 	bench-speed stack-test faults fuzz clean
 
 help: ## Show this list
@@ -37,6 +37,10 @@ browser-test: setup ## The report's page in a headless Chromium: errors, request
 	$(RUN)/python -m pip install --quiet -c constraints.txt -e '.[browser]'
 	command -v chromium chromium-browser google-chrome >/dev/null || test -n "$$ELBORANK_CHROMIUM" || $(RUN)/playwright install chromium
 	$(RUN)/python -m pytest tests/test_page_browser.py
+
+gallery: setup ## The pictures of docs/gallery.md, taken anew of what `report.html` is today
+	$(RUN)/python -m pip install --quiet -c constraints.txt -e '.[browser]'
+	$(RUN)/python -m tests.make_gallery
 
 lint: setup ## Style, format and types
 	$(RUN)/ruff check .

@@ -9,9 +9,14 @@ from flows import descriptions, remote
 from vae_core.errors import InputError
 
 
-def draw(path: str, *, output: str | None = None, hide_values: bool = False) -> dict[str, Any]:
-    """The page of a published report in a file of its own; what is published stays as it is."""
-    from vae_core import page, publishing
+def draw(
+    path: str, *, output: str | None = None, since: str | None = None, hide_values: bool = False
+) -> dict[str, Any]:
+    """The page of a published report in a file of its own; what is published stays as it is.
+
+    Told is also what is new since an earlier report: `since`, or the one of the interval before beside it.
+    """
+    from vae_core import comparison, page, publishing
     from vae_core import report as reports
 
     found = reports.read_report(remote.local_report(path))
@@ -20,8 +25,14 @@ def draw(path: str, *, output: str | None = None, hide_values: bool = False) -> 
     if any((folder / publishing.MANIFEST).is_file() for folder in target.resolve().parents):
         fix = "Give --output another place"
         raise InputError("is published, and never written to", file=found.folder, fix=fix)
-    text = page.build(found.folder, found.manifest, hide_values=hide_values)
+    before = remote.local_report(since) if since else comparison.previous(found)
+    earlier = None if before is None else reports.read_report(before)
+    text = page.build(found.folder, found.manifest, hide_values=hide_values, earlier=earlier)
     target.parent.mkdir(parents=True, exist_ok=True)
     with publishing.whole_file(target) as hidden:
         hidden.write_text(text, encoding="utf-8")
-    return {**descriptions.of_report(found.folder, found.manifest), "page": str(target)}
+    return {
+        **descriptions.of_report(found.folder, found.manifest),
+        "page": str(target),
+        "since": None if earlier is None else str(earlier.folder),
+    }

@@ -49,15 +49,18 @@ def report(path: str, *, top: int, hide_values: bool = False) -> dict[str, Any]:
     return {**told, "records": judgements.marked(found, rows)}
 
 
-def explain(path: str, record_id: str) -> dict[str, Any]:
+def explain(path: str, record_id: str, *, hide_values: bool = False) -> dict[str, Any]:
     """One record of a report, with its reasons; where several share the key, the highest-ranked."""
     from flows import remote
     from vae_core import report as reports
 
     found = reports.read_report(remote.local_report(path))
     rows = reports.find(found.folder, record_id)
-    told = descriptions.of_report(found.folder, found.manifest) | descriptions.of_map(found.folder, rows[0])
-    return {**told, "same_key": len(rows), **judgements.marked(found, rows[:1])[0]}
+    told = descriptions.of_report(found.folder, found.manifest)
+    if not hide_values:
+        told |= descriptions.of_map(found.folder, rows[0])
+    shown = descriptions.of_rows(rows[:1], hide_values=hide_values)
+    return {**told, "same_key": len(rows), **judgements.marked(found, shown)[0]}
 
 
 def diff(old: str, new: str, *, top_k: int | None = None, output: str | None = None) -> dict[str, Any]:

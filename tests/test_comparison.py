@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -128,5 +129,12 @@ def test_a_second_weekly_run_shows_what_is_new_persists_and_is_resolved(
         ("s0710", "new"), ("s0700", "persisting"), ("s0640", "resolved"),
     ]  # fmt: skip
     assert pq.read_table(output).column_names == comparison.SCHEMA.names
+    assert main(["report", reports[1], "--html", "--output", str(tmp_path / "page.html")]) == 0
+    assert f"new since {reports[0]}" in capsys.readouterr().out
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    section = page[page.index('<section id="changes"') : page.index('<section id="ranking"')]
+    assert re.findall(r"<bdi>(s\d+)</bdi>|verdict (\w+)", section) == [
+        ("s0710", ""), ("", "new"), ("s0700", ""), ("", "persisting"), ("s0640", ""), ("", "resolved"),
+    ]  # fmt: skip
     assert main(["diff", reports[0], str(tmp_path)]) == 2
     assert "is not a published report" in capsys.readouterr().err

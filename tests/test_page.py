@@ -28,7 +28,7 @@ from vae_core.page import PAGE, build, model_page
 from vae_core.page.scores import read_scores
 from vae_core.page.strips import Strips
 from vae_core.publishing import read_manifest
-from vae_core.report import Decision, top
+from vae_core.report import Decision, Report, top
 
 
 class Document(HTMLParser):
@@ -158,6 +158,26 @@ def test_records_of_any_width_make_a_page_of_less_than_3_mb(tmp_path: Path, repo
     table = table.set_column(table.schema.get_field_index("reasons"), "reasons", reasons)
     pq.write_table(table, tmp_path / "report.parquet")
     assert 100_000 < len(build(tmp_path, read_manifest(report)).encode()) < 3_000_000
+
+
+def test_what_is_new_is_told_when_drawn_anew_and_hidden_values_stay_hidden(
+    strange: Path, report: Path, tmp_path: Path
+) -> None:
+    """The published page knows nothing of what lies beside it; texts of the other report are texts."""
+    manifest = hostile.with_card(strange)
+    assert 'id="changes"' not in build(strange, manifest)
+    earlier = Report(report, read_manifest(report))
+    page = build(strange, manifest, earlier=earlier)
+    body = page[page.index('<section id="changes"') : page.index('<section id="ranking"')]
+    ours, theirs = (pq.read_table(folder / "report.parquet").to_pandas() for folder in (strange, report))
+    counts = {"new": ours["flagged"].sum(), "persisting": 0, "resolved": theirs["flagged"].sum()}
+    assert dict(re.findall(r"<strong>([\d,]+) (\w+)</strong>", body)) == {
+        str(n): s for s, n in counts.items()
+    }
+    assert "no record id is in both reports" in body and "&lt;script&gt;" in body
+    assert len(Document(page).all("script")) == 1
+    hidden = build(strange, manifest, earlier=earlier, hide_values=True)
+    assert 'id="changes"' in hidden and "secret" not in hidden
 
 
 def test_an_empty_interval_has_a_page(tmp_path: Path, report: Path) -> None:

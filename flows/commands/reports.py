@@ -26,6 +26,10 @@ def report(
     output: Annotated[
         str | None, typer.Option(help="With --html: the file. Default: DATASET-REPORT.html, here.")
     ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(help="With --html: the earlier report. Default: the interval before, if it is there."),
+    ] = None,
     hide_values: HideValues = False,
     json: Json = False,
 ) -> None:
@@ -33,7 +37,9 @@ def report(
     from flows import pages, reading
 
     if html:
-        terminal.show(pages.draw(path, output=output, hide_values=hide_values), json, terminal.drawn)
+        terminal.show(
+            pages.draw(path, output=output, since=since, hide_values=hide_values), json, terminal.drawn
+        )
         return
     result = reading.report(path, top=top, hide_values=hide_values)
     if csv and not json:
@@ -59,12 +65,13 @@ def drift(
 def explain(
     path: Annotated[str, typer.Argument(help="A report's folder.")],
     record_id: Annotated[str, typer.Argument(help="The record's key, as in the report.")],
+    hide_values: HideValues = False,
     json: Json = False,
 ) -> None:
     """Say why one record stands where it stands: the columns that made it unlikely, in nats."""
     from flows import reading
 
-    terminal.show(reading.explain(path, record_id), json, terminal.explained)
+    terminal.show(reading.explain(path, record_id, hide_values=hide_values), json, terminal.explained)
 
 
 @app.command(

@@ -79,6 +79,8 @@ def scored(console: Console, result: Mapping[str, Any]) -> None:
 
 def drawn(console: Console, result: Mapping[str, Any]) -> None:
     console.print(f"Page: {safe(result['page'])}", soft_wrap=True)
+    if result["since"]:
+        console.print(f"It also tells what is new since {safe(result['since'])}", soft_wrap=True)
 
 
 def ranking(console: Console, result: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from vae_core.errors import one_line
 from vae_core.page import contents, wording
+from vae_core.report import Report
 
 __all__ = ["PAGE", "build", "model_page"]
 
@@ -22,16 +23,20 @@ TEMPLATES = Path(__file__).with_name("templates")
 MOST_BYTES = 2_900_000  # a page that is larger opens slowly on a phone
 
 
-def build(folder: Path, manifest: Mapping[str, Any], *, hide_values: bool = False) -> str:
+def build(
+    folder: Path, manifest: Mapping[str, Any], *, hide_values: bool = False, earlier: Report | None = None
+) -> str:
     """The page of the report in `folder`, whose manifest this is.
 
     `hide_values`: no cell of any record, no category and no distribution of a column is told, only names of
-    columns, keys of records, scores and nats. Of a report with very wide records fewer of them are listed, so
-    that the page stays under 3 MB.
+    columns, keys of records, scores and nats. `earlier`: an older report, for the section that says what is
+    new since; a published page is drawn without one, so that it depends on its own folder alone. Of a report
+    with very wide records fewer of them are listed, so that the page stays under 3 MB.
     """
     listed, detailed = contents.LISTED, contents.DETAILED
+    given: dict[str, Any] = {"hide_values": hide_values, "earlier": earlier}
     while True:
-        told = contents.gather(folder, manifest, listed=listed, detailed=detailed, hide_values=hide_values)
+        told = contents.gather(folder, manifest, listed=listed, detailed=detailed, **given)
         page = render(told)
         fitting = MOST_BYTES / len(page.encode())
         if fitting >= 1 or listed <= 10:

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from vae_core import drift
 from vae_core.card import CARD
-from vae_core.page import charts, strips, wording
+from vae_core.page import changes, charts, strips, wording
 from vae_core.page.scores import read_scores
+from vae_core.report import Report
 
 __all__ = ["DETAILED", "LISTED", "gather", "of_card"]
 
@@ -26,9 +27,16 @@ OPTIONAL = ("p_value", "q_value", "elbo_se", "part", "elbo_excess", "complexity_
 
 
 def gather(
-    folder: Path, manifest: Mapping[str, Any], *, listed: int, detailed: int, hide_values: bool
+    folder: Path,
+    manifest: Mapping[str, Any],
+    *,
+    listed: int,
+    detailed: int,
+    hide_values: bool,
+    earlier: Report | None = None,
 ) -> dict[str, Any]:
     """Everything that the template shows, of a report of any age: what an old one lacks is left out."""
+    ours = Report(folder, dict(manifest))
     card = _card(folder)
     strip = strips.Strips(card["columns"] if card and not hide_values else [])
     pictures = _pictures(folder, 0 if hide_values else MOST_PICTURES)
@@ -50,7 +58,7 @@ def gather(
         "calibration": charts.p_values(scores) if scores and sum(scores.p_counts) else None,
         "threshold": scores.threshold if scores else None,
         "quarantine": _quarantine(folder / "quarantine.parquet", hide_values=hide_values),
-        "changes": None,
+        "changes": None if earlier is None else changes.gather(earlier, ours, hide_values=hide_values),
         "drift": _drift(folder, hide_values=hide_values),
         "card": card,
         **of_card(card),

@@ -1,0 +1,86 @@
+"""Every recipe of docs/recipes.md: what DuckDB answers is what pandas answers, and it is not empty."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+
+from flows.cli import main
+from tests import shop
+
+PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
+WEEKS = {
+    "2024-01-08": {"s0700": 300.0, "s0640": 400.0},
+    "2024-01-15": {"s0700": 300.0, "s0710": 250.0},
+    "2024-01-22": {"s0700": 320.0, "s0690": 1.0},
+}
+
+
+@pytest.fixture(scope="module")
+def weeks(opened_shop: shop.Shop, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the reports of three Mondays, and the last one's source."""
+    place = tmp_path_factory.mktemp("weeks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setenv("ELBORANK_HOME", str(opened_shop.home))
+        for monday, wrong in WEEKS.items():
+            sales = shop.sales().tail(120).astype({"price": object})
+            for sale, price in wrong.items():
+                sales.loc[sales["sale"] == sale, "price"] = price
+            sales.loc[sales["sale"].isin(["s0650", "s0651"]), "price"] = "n/a?"
+            sales.to_csv("shop.csv", index=False)
+            command = ["score", "shop.csv", "--model", "models:/shop", "--output", "reports/"]
+            assert main([*command, "--as-of", monday, "--top-k", "2"]) == 0
+    return place
+
+
+def blocks(language: str) -> dict[str, str]:
+    """Question -> its code in one language; the start of the page has the question ""."""
+    parts = re.split(r"^## (.*)$", "\n## \n" + PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    found = {}
+    for question, text in zip(parts[::2], parts[1::2], strict=True):
+        code = re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+        assert len(code) <= 1, question
+        if code:
+            found[question.strip()] = code[0]
+    return found
+
+
+SQL, PANDAS = blocks("sql"), blocks("python")
+
+
+def test_every_question_has_both_answers() -> None:
+    assert [question for question in PANDAS if question] == list(SQL)
+    assert len(SQL) >= 8
+
+
+@pytest.mark.parametrize("question", SQL)
+def test_duckdb_and_pandas_give_the_same_answer(
+    question: str, weeks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(weeks)
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        by_duckdb = connection.execute(SQL[question]).df()
+    names: dict[str, object] = {}
+    exec(compile(PANDAS[""] + PANDAS[question], "recipes.md", "exec"), names)  # noqa: S102 - our own page
+    by_pandas = names["answer"]
+    assert isinstance(by_pandas, pd.DataFrame) and len(by_pandas) > 0
+    for frame in (by_duckdb, by_pandas):
+        for name in frame.select_dtypes(["datetime", "datetimetz"]).columns:
+            frame[name] = pd.to_datetime(frame[name], utc=True).astype("datetime64[us, UTC]")
+    pd.testing.assert_frame_equal(by_pandas.reset_index(drop=True), by_duckdb, check_dtype=False)
+
+
+def test_the_answers_are_those_of_the_story(weeks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(weeks)
+    with duckdb.connect() as connection:
+        told = {question: connection.execute(code).fetchall() for question, code in SQL.items()}
+    assert [row[0] for row in told["Which records were flagged in three reports in a row"]] == ["s0700"]
+    assert told["Why rows are in quarantine"][0][1:3] == ("price", 2)
+    assert [row[1:3] for row in told["How many were flagged in each interval"]] == [(118, 2)] * 3
+    assert told["The first ten of this week"][0][1] == "s0700"
