@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.faults.io_calls import failing
+from tests.faults.matrix import SHORT
 from tests.faults.overlap import overlapping
 from tests.faults.points import POINTS
 from tests.stand_in import make_dataset, make_job
@@ -16,6 +20,7 @@ from vae_core import job, publishing
 from vae_core.errors import InputError
 
 Contents = dict[str, bytes]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +86,16 @@ def test_eight_overlapping_runs_give_one_report(data: Path, tmp_path: Path) -> N
     assert len({outcome.folder for outcome in outcomes}) == 1
     assert len({name.split("/")[0] for name in visible(tmp_path)}) == 1
     assert not list(tmp_path.glob("*/.*"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="cases run in forks")
+def test_a_step_of_each_flow_meets_a_fault_and_the_same_command_ends_the_work() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.matrix", "--short"],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, (
+        "\n".join(line for line in done.stdout.splitlines() if "WRONG" in line) + done.stderr
+    )
+    assert f"{len(SHORT)} cases over {len(POINTS)} steps, 0 wrong" in done.stdout

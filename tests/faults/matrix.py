@@ -32,6 +32,12 @@ TRAIN = ["train", "sales.csv", "--name", "shop", "--id", "sale", "--steps", "24"
 SCORE = ["score", "new.csv", "--model", "models:/shop@champion", "--output", "reports"]
 GENERATE = ["generate", "--model", "models:/shop@champion", "--n", "40", "--output", "made/new.parquet"]
 COMMANDS = {"ingest": INGEST, "train": TRAIN, "score": SCORE, "generate": GENERATE}
+SHORT = (  # in `make test`; the second one once left a lock behind
+    "ingest: note the quarantine x SIGKILL",
+    "train: set the alias x SIGTERM",
+    "score: it is visible x EIO",
+    "generate: the file has its name x ENOSPC",
+)
 Contents = dict[str, bytes]
 
 
@@ -288,14 +294,14 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="Only cases whose name holds this.")
-    parser.add_argument("--short", action="store_true", help="Seven steps, one fault each.")
+    parser.add_argument("--short", action="store_true", help="One step of each flow, each fault once.")
     options = parser.parse_args()
     wrong: list[str] = []
     count = 0
     with prepared() as place:
         cases = [(f"{point} x {fault}", point, fault) for point in POINTS for fault in FAULTS]
-        if options.short:  # a seventh of the steps, of all flows, with faults of all kinds
-            cases = [case for n, case in enumerate(cases) if n // 4 % 7 == 6 and n % 4 == (n // 4 + 2) % 4]
+        if options.short:
+            cases = [case for case in cases if case[0] in SHORT]
             options.kills = 0
         cases += [
             (f"random kill {options.seed + n}", None, str(options.seed + n)) for n in range(options.kills)

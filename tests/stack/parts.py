@@ -48,13 +48,16 @@ class Clock:
     """The time that all parts have: the real one and an offset that may grow."""
 
     def __init__(self, folder: Path, start: datetime) -> None:
-        self.file, self.offset = folder / "clock", 0.0
+        self.file = folder / "clock"
+        self.offset = start.timestamp() - time.time() - 1
         self.put(start)
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(time.time() + self.offset, UTC)
 
     def put(self, moment: datetime) -> None:
+        """Forward only: servers do not bear a clock that goes back."""
+        assert moment >= self.now(), f"it is {self.now():%a %H:%M:%S} already: this machine is too slow"
         self.offset = moment.timestamp() - time.time()
         partial = self.file.with_suffix(".new")
         partial.write_text(f"{self.offset:+.0f}s\n")

@@ -29,6 +29,8 @@ from tests.stack.parts import ROOT, Stack, status_of
 MONDAY = datetime(2013, 1, 28, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 DELAY = timedelta(minutes=10)
+TRAINING = MONDAY + 2 * HOUR + timedelta(minutes=30)  # long before 03:10, however slow the machine
+DOWN = timedelta(minutes=5)
 DATASET = """
 name = "nyc-weather"
 source = "s3://raw/nyc-weather"
@@ -36,7 +38,7 @@ ids = ["origin", "time_hour"]
 time = "time_hour"
 output = "s3://reports"
 [train]
-cron = "0 3 * * 1"
+cron = "30 2 * * 1"
 window = "28d"
 settings = {{steps = 300}}
 [score]
@@ -146,10 +148,10 @@ class Story:
         self.tell(f"deployed {', '.join(made)}; the zombie automation is there")
 
     def train(self) -> str:
-        """Monday at 03:00 the schedule trains; the checks make the first version champion. Its hash."""
-        self.stack.clock.put(MONDAY + 3 * HOUR - timedelta(seconds=5))
+        """Monday at 02:30 the schedule trains; the checks make the first version champion. Its hash."""
+        self.stack.clock.put(TRAINING - timedelta(seconds=5))
         (run,) = self.wait_for("train", 1)
-        assert run.auto_scheduled and run.expected_start_time == MONDAY + 3 * HOUR
+        assert run.auto_scheduled and run.expected_start_time == TRAINING
         done = self.stack.elborank("models", "list", "--json")
         (model,) = json.loads(done.stdout)["models"]
         assert model["aliases"] == ["champion"], done.stdout
@@ -172,14 +174,16 @@ class Story:
 
     def late(self, hour: int, count: int) -> None:
         self.stack.stop("worker")
-        self.stack.clock.put(MONDAY + hour * HOUR + DELAY + timedelta(minutes=35))
-        end = time.monotonic() + 120
+        self.stack.clock.put(MONDAY + hour * HOUR + DELAY + DOWN)
+        end = time.monotonic() + 300
         while self.runs("score")[-1].state.name != "Late":
             assert time.monotonic() < end, self.runs("score")[-1].state
             time.sleep(1)
         self.stack.start_worker()
         self.wait_for("score", count)
-        self.tell(f"late: [{hour - 1:02}:00, {hour:02}:00), its worker was down for 35 minutes")
+        self.tell(
+            f"late: [{hour - 1:02}:00, {hour:02}:00), its worker was down for {DOWN.seconds // 60} minutes"
+        )
 
     def doubled(self, hour: int, count: int) -> None:
         """Two more runs for an interval that has its report, at once."""
@@ -280,7 +284,7 @@ def tell(folder: Path) -> None:
     try:
         stack.start_all()
         story.tell("PostgreSQL, the store, Prefect, MLflow and a worker are up")
-        stack.clock.put(MONDAY + 3 * HOUR - timedelta(minutes=25))  # a clock that only goes forward
+        stack.clock.put(MONDAY + 2 * HOUR + DELAY + timedelta(minutes=1))  # after 02:10, before the training
         story.fill_the_store()
         story.deploy(file)
         champion = story.train()
