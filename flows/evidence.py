@@ -179,13 +179,7 @@ def other_measure(one: FittedModel, other: FittedModel) -> str:
 def in_user_units(model: FittedModel, table: pa.Table) -> np.ndarray:
     """The bound of each record as a density in the user's units over its observed columns: (n,), nats."""
     encoding = model.encoding
-    widths = np.zeros(len(encoding.features))
-    for j, feature in enumerate(encoding.features):
-        column = encoding.described[feature.column]
-        if feature.likelihood in ("gaussian", "whole"):
-            widths[j] = np.log(column.spread)
-        elif feature.likelihood == "continuous_bernoulli":
-            widths[j] = np.log(column.high - column.low)
+    widths = np.array(encoding.log_units)
     return np.asarray(model.score(table).bound - encoding.encode(table).mask @ widths)
 
 

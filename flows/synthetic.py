@@ -16,7 +16,7 @@ from flows import steps
 from flows.registry import ModelVersion
 from flows.terminal import csv_cell
 from vae_core import generation, publishing, sources, storage
-from vae_core.columns import numbers, texts
+from vae_core.arrow import numbers, texts, vectors
 from vae_core.encoding import TableEncoding
 from vae_core.errors import InputError, Refused, one_line
 from vae_core.images.model import ImageModel
@@ -64,6 +64,8 @@ def write_sample(
         )
     if target.exists() and not replace:
         raise Refused(f"{one_line(output)} exists already. Add --replace to overwrite it.")
+    if target.suffix.lower() == ".csv" and model.encoding.vectors:
+        raise InputError("cannot hold vectors: it is CSV", file=output, fix="End the name in .parquet")
     table = generation.sample(model, n, random_state=seed, mean=mean, missing=missing)
     _write_whole(table, target)
     known = training_data(version, data)
@@ -173,16 +175,20 @@ def compare(
 
 
 def column_distance(real: pa.ChunkedArray, made: pa.ChunkedArray, kind: str) -> tuple[str, float]:
-    """Numbers and times: Kolmogorov-Smirnov, the largest gap between the distribution functions; else total
-    variation, half the sum of differences of the shares. Both lie between 0 (the same) and 1 (apart); missing
-    cells are left out.
+    """Numbers and times: Kolmogorov-Smirnov, the largest gap between the distribution functions (of vectors:
+    those of their lengths); else total variation, half the sum of differences of the shares. Both lie between
+    0 (the same) and 1 (apart); missing cells are left out.
 
     >>> column_distance(pa.chunked_array([["a", "a", "b", "c"]]), pa.chunked_array([["a", "b"]]), "category")
     ('total variation', 0.25)
     >>> column_distance(pa.chunked_array([[1.0, 2.0]]), pa.chunked_array([[5.0]]), "real")
     ('Kolmogorov-Smirnov', 1.0)
     """
-    if kind in ("real", "whole", "timestamp") or (kind == "constant" and not pa.types.is_string(real.type)):
+    if kind == "vector":
+        real, made = (pa.chunked_array([np.linalg.norm(vectors(x), axis=1)]) for x in (real, made))
+    if kind in ("real", "whole", "timestamp", "vector") or (
+        kind == "constant" and not pa.types.is_string(real.type)
+    ):
         a, b = (np.sort(x[~np.isnan(x)]) for x in (numbers(real), numbers(made)))
         if not (len(a) and len(b)):
             return "Kolmogorov-Smirnov", float(len(a) != len(b))

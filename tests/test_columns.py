@@ -129,7 +129,7 @@ def test_no_rows_are_refused() -> None:
 
 
 def test_every_kind_has_its_explanation() -> None:
-    assert {kind for _, kind in EXAMPLES.values()} | {"label"} == set(KINDS)
+    assert {kind for _, kind in EXAMPLES.values()} | {"label", "vector"} == set(KINDS)
 
 
 def mixed(seed: int, rows: int) -> pa.Table:

@@ -173,7 +173,15 @@ CASES: dict[str, Case] = {
     "emoji in the names of files and columns": case(
         EMOJI, lambda rows: rows.columns[-2:].tolist() == ["größe 🌡", "a/../b"] and "🌦" in rows["_source"][0]
     ),
-    "a column of lists, records, bytes or durations": case(
+    "a column of lists of real numbers, all of one length": case(
+        {"a.parquet": parquet(a=[[1.0, 2.0], [3.0, 4.5]])}, lambda rows: rows["a"][1].tolist() == [3.0, 4.5]
+    ),
+    "a list of another length, in a column of vectors": case(
+        {"a.parquet": parquet(a=[[1.0, 2.0], [3.0, 4.5], [5.0]])}
+    ),
+    "a vector with a number that is missing": case({"a.parquet": parquet(a=[[1.0, 2.0], [3.0, None]])}),
+    "a column of vectors, named as a key": case({"a.parquet": parquet(a=[[1.0, 2.0]])}, ids=["a"]),
+    "a column of other lists, records, bytes or durations": case(
         {"a.parquet": BYTES}, lambda rows: list(rows.columns[3:]) == ["y"]
     ),
     "such a column, named as a key": case({"a.parquet": BYTES}, ids=["x"]),

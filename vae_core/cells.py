@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vae_core.columns import Column, numbers, texts
+from vae_core.arrow import TYPES, arrow_type, numbers, texts
+from vae_core.columns import Column
 
 __all__ = [
-    "ARROW_TYPES",
     "apart_nats",
     "codes_of",
     "constant",
@@ -27,13 +27,6 @@ __all__ = [
 # Standardised values beyond it are compressed logarithmically, so that every finite input stays finite.
 FAR = 1e30
 DAY = 86_400_000_000  # microseconds
-ARROW_TYPES = {
-    "double": pa.float64(),
-    "int64": pa.int64(),
-    "bool": pa.bool_(),
-    "string": pa.string(),
-    "timestamp": pa.timestamp("us", "UTC"),
-}
 
 
 def standardise(column: Column, values: np.ndarray) -> np.ndarray:
@@ -132,7 +125,10 @@ def periodic(micros: np.ndarray, periods: Sequence[str]) -> np.ndarray:
 
 def typed(values: np.ndarray, column: Column, missing: np.ndarray) -> pa.Array:
     """Values in the user's units -> the column's Arrow type. Class 0 is "other" in a text column, or null."""
-    type_ = ARROW_TYPES[column.type]
+    type_ = arrow_type(column.type)
+    if column.kind == "vector":
+        flat = pa.array(values.reshape(-1), type_.value_type)
+        return pa.FixedSizeListArray.from_arrays(flat, type=type_, mask=pa.array(missing))
     if column.kind == "category":
         codes = values.astype(np.int64)
         named = np.array(["other", *column.categories], dtype=object)[codes]
@@ -149,4 +145,4 @@ def typed(values: np.ndarray, column: Column, missing: np.ndarray) -> pa.Array:
 
 def constant(column: Column, rows: int) -> pa.Array:
     value = column.minimum if column.constant is None else column.constant
-    return pc.cast(pa.array([value] * rows), ARROW_TYPES[column.type])
+    return pc.cast(pa.array([value] * rows), TYPES[column.type])

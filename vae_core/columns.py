@@ -12,15 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vae_core.arrow import numbers, texts, type_name, vector_width
 from vae_core.errors import InputError
 
-__all__ = ["KINDS", "Column", "describe", "type_name"]
+__all__ = ["KINDS", "Column", "describe", "numbers", "texts", "type_name"]
 
 KINDS = {
     "real": "a density in standardised units",
     "whole": "whole numbers: a mass",
     "boolean": "a mass on {false, true}",
     "category": "a mass on the categories of training and 'other'",
+    "vector": "a density of the whole vector; one column in reports and reasons",
     "timestamp": "context: its hour, weekday and season condition the model; not scored itself",
     "constant": "one value in training: another one costs a fixed number of nats; not in the network",
     "empty": "no value in training: a value costs a fixed number of nats; not in the network",
@@ -47,7 +49,7 @@ class Column:
     """One column of a table: its type, its kind, and what training rows said about it in the user's units."""
 
     name: str
-    type: str  # double | int64 | bool | string | timestamp
+    type: str  # double | int64 | bool | string | timestamp | vector[d]
     kind: str = ""
     rows: int = 0
     missing: int = 0
@@ -75,7 +77,7 @@ class Column:
     @property
     def modelled(self) -> bool:
         """Whether the column has a likelihood in the network."""
-        return self.kind in MODELLED and not self.apart
+        return (self.kind in MODELLED or self.kind == "vector") and not self.apart
 
     @property
     def fixed(self) -> bool:
@@ -107,54 +109,6 @@ class Column:
         return cls(**{**document, **unknown})
 
 
-def type_name(type_: pa.DataType) -> str:
-    """The name of one of the five types that columns have after ingest; raises TypeError for any other."""
-    if pa.types.is_floating(type_):
-        return "double"
-    if pa.types.is_integer(type_):
-        return "int64"
-    if pa.types.is_boolean(type_):
-        return "bool"
-    if pa.types.is_timestamp(type_):
-        return "timestamp"
-    textual = (
-        pa.types.is_string,
-        pa.types.is_large_string,
-        pa.types.is_string_view,
-        pa.types.is_dictionary,
-        pa.types.is_null,
-    )
-    if any(test(type_) for test in textual):
-        return "string"
-    raise TypeError(f"{type_} is not one of double, int64, bool, string, timestamp")
-
-
-def numbers(array: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """A column as float64, NaN where missing: booleans 0 and 1, timestamps microseconds since 1970 (UTC).
-
-    Not to be written to: it may be the column's own memory.
-    """
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
-    if pa.types.is_timestamp(array.type):
-        array = pc.cast(pc.cast(array, pa.timestamp("us", array.type.tz), safe=False), pa.int64())
-    if pa.types.is_boolean(array.type):
-        array = pc.cast(array, pa.int8())
-    if not array.null_count:
-        return array.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)  # a view, for doubles
-    missing = np.asarray(pc.is_null(array).to_numpy(zero_copy_only=False))
-    values = pc.fill_null(array, 0).to_numpy(zero_copy_only=False).astype(np.float64)
-    values[missing] = np.nan
-    return values
-
-
-def texts(array: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """A column as strings, for columns that are used as categories whatever their type."""
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
-    return pc.cast(array, pa.string())
-
-
 class _Accumulator:
     """Exact moments, range and missing count of one column, and its values' counts while they are few."""
 
@@ -167,7 +121,7 @@ class _Accumulator:
     def add(self, array: pa.Array) -> None:
         column = self.column
         column.rows += len(array)
-        if column.type == "string":
+        if column.type == "string" or vector_width(column.type):
             column.missing += array.null_count
         else:
             values = numbers(array)
@@ -175,7 +129,7 @@ class _Accumulator:
             column.missing += len(array) - len(values)
             if len(values):
                 self._add_moments(values)
-        if self.counts is not None and column.type != "double":
+        if self.counts is not None and column.type != "double" and not vector_width(column.type):
             for entry in pc.value_counts(texts(array)).to_pylist():
                 if entry["values"] is not None:
                     self.counts[entry["values"]] += entry["counts"]
@@ -235,7 +189,7 @@ def survey(
             if name not in accumulators:
                 accumulators[name] = _Accumulator(name, array.type)
             accumulators[name].add(array)
-        sample.add(batch)
+        sample.add(_without_vectors(batch))
     if not sample.rows:
         raise InputError("there are no rows to learn from", fix="Check the input and the interval")
     wanted = dict(kinds or {})
@@ -247,6 +201,12 @@ def survey(
     table = sample.table()
     columns = [_finish(a, table.column(name), wanted.get(name), scaling) for name, a in accumulators.items()]
     return columns, table
+
+
+def _without_vectors(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch with, in a vector's place, whether it is there: nothing else of it is summed up here."""
+    arrays = [pc.is_valid(a) if pa.types.is_fixed_size_list(a.type) else a for a in batch.columns]
+    return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
 
 
 class _RowSample:
@@ -288,9 +248,10 @@ class _RowSample:
 def _finish(accumulator: _Accumulator, sample: pa.ChunkedArray, kind: str | None, scaling: str) -> Column:
     column = accumulator.column
     counts = accumulator.counts or Counter()
-    values = np.empty(0) if column.type == "string" else numbers(sample)
+    plain = column.type != "string" and not vector_width(column.type)
+    values = numbers(sample) if plain else np.empty(0)
     values = values[~np.isnan(values)]
-    if not len(values) and column.type != "string" and column.observed:
+    if not len(values) and plain and column.observed:
         values = np.array([column.minimum, column.maximum])
     inferred = infer_kind(column, accumulator.counts, sample)
     column.kind = _checked(kind, column, inferred, values) if kind else inferred
@@ -356,6 +317,8 @@ def infer_kind(column: Column, counts: Counter[str] | None, sample: pa.ChunkedAr
     """The kind that a column's type and values suggest; `kinds` at training overrides it."""
     if column.observed == 0:
         return "empty"
+    if vector_width(column.type):
+        return "vector"
     distinct = len(counts) if counts is not None else MAX_COUNTED + 1
     if column.type == "timestamp":
         return "timestamp"
@@ -388,10 +351,11 @@ def _checked(kind: str, column: Column, inferred: str, values: np.ndarray) -> st
         "boolean": column.type == "bool" or (number and bool(np.isin(values, (0, 1)).all())),
         "category": column.type in ("string", "int64", "bool"),
         "timestamp": column.type == "timestamp",
+        "vector": vector_width(column.type) > 0,
         "constant": inferred == "constant",
         "empty": inferred == "empty",
     }
-    if inferred == "empty" and kind in (*MODELLED, "timestamp"):
+    if inferred == "empty" and kind in (*MODELLED, "vector", "timestamp"):
         return "empty"
     if not fits.get(kind, True):
         raise InputError(

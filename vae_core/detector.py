@@ -13,8 +13,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from vae_core import training
-from vae_core.cells import ARROW_TYPES
-from vae_core.columns import type_name
+from vae_core.arrow import arrow_type, type_name, vector_width
 from vae_core.explanation import explain
 from vae_core.generation import sample
 from vae_core.images import arrays
@@ -24,6 +23,7 @@ from vae_core.images.generation import sample as sample_images
 from vae_core.images.maps import maps as pixel_maps
 from vae_core.images.model import ImageModel, per_image
 from vae_core.scoring import FittedModel
+from vae_core.sources.vectors import are_vectors, most_common_length, vector_cells
 
 __all__ = ["VAEDetector", "as_table"]
 
@@ -31,8 +31,9 @@ __all__ = ["VAEDetector", "as_table"]
 class VAEDetector(OutlierMixin, BaseEstimator):
     """Outlier detection by a variational autoencoder's lower bound on log P(x), for tables and images.
 
-    X is a DataFrame or an array (n, m); of images an array (n, h, w) or (n, h, w, c), uint8, uint16 or
-    fractions of white, or a list of paths.
+    X is a DataFrame or an array (n, m); a DataFrame's column may hold vectors (lists or arrays of real
+    numbers, all of one length). Of images an array (n, h, w) or (n, h, w, c), uint8, uint16 or fractions of
+    white, or a list of paths.
 
     Parameters
     ----------
@@ -284,7 +285,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):
 
 
 def as_table(frame: pd.DataFrame) -> pa.Table:
-    """A DataFrame as an Arrow table of the five column types.
+    """A DataFrame as an Arrow table of the six column types.
 
     Raises ValueError for infinite values, repeated names or other types.
     """
@@ -308,13 +309,25 @@ def _as_array(series: pd.Series, name: str) -> pa.Array:
             array = pc.cast(array, pa.float64())
         elif pa.types.is_date(array.type):
             array = pc.cast(array, pa.timestamp("us"))
-        exact = not pa.types.is_timestamp(array.type)  # finer than a microsecond is rounded off
-        array = pc.cast(array, ARROW_TYPES[type_name(array.type)], safe=exact)
+        if not are_vectors(array.type):
+            exact = not pa.types.is_timestamp(array.type)  # finer than a microsecond is rounded off
+            array = pc.cast(array, arrow_type(type_name(array.type)), safe=exact)
     except (pa.ArrowException, TypeError, ValueError) as error:
         array = _as_text(series, name, error)
+    if are_vectors(array.type):
+        return _as_vectors(array, name)
     if pa.types.is_floating(array.type) and pc.any(pc.is_inf(array)).as_py():
         raise ValueError(f"Input X contains infinity in column {name!r}: drop those records or mend them.")
     return array
+
+
+def _as_vectors(array: pa.Array, name: str) -> pa.Array:
+    """Lists or arrays of real numbers, all of one length. Raises ValueError naming the first that differs."""
+    vectors, faults = vector_cells(array, max(1, most_common_length([array])))
+    if faults:
+        row, reason, _ = faults[0]
+        raise ValueError(f"column {name!r}, row {row}: {reason}")
+    return vectors
 
 
 def _as_text(series: pd.Series, name: str, error: Exception) -> pa.Array:
@@ -339,13 +352,15 @@ def _like_training(table: pa.Table, model: FittedModel) -> pa.Table:
         found = type_name(column.type)
         if wanted is None or found == wanted:
             continue
+        if vector_width(wanted) or vector_width(found):
+            raise ValueError(f"column {name!r} was {wanted} in training, is {found} now")
         try:
             if wanted == "bool" and found in ("int64", "double"):
                 column = pc.cast(column, pa.float64())  # 7 is neither true nor false, and is counted as such
             elif wanted == "int64" and found == "double":
                 column = _whole_if_possible(column)
             else:
-                column = pc.cast(column, ARROW_TYPES[wanted])
+                column = pc.cast(column, arrow_type(wanted))
         except pa.ArrowException as error:
             raise ValueError(f"column {name!r} was {wanted} in training, is {found} now: {error}") from error
         table = table.set_column(index, name, column)

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vae_core.arrow import numbers
 from vae_core.cells import (
     apart_nats,
     codes_of,
@@ -27,11 +28,14 @@ from vae_core.cells import (
     standardise,
     typed,
 )
-from vae_core.columns import MODELLED, Column, numbers, survey
+from vae_core.columns import MODELLED, Column, survey
 from vae_core.errors import InputError
 from vae_core.gate import set_apart
+from vae_core.vectors import COMPONENTS, VectorDensity
 
 __all__ = ["Encoded", "Feature", "TableEncoding"]
+
+ARGUMENTS = ("ids", "time", "preset", "likelihood", "periods")
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,9 @@ class TableEncoding:
         preset: str = "default",
         likelihood: str | None = None,
         periods: Sequence[str] = (),
+        vectors: Mapping[str, VectorDensity] | None = None,
     ) -> None:
+        self.vectors = dict(vectors or {})  # by column; `training` learns them from the records that it fits
         self.described = list(columns)
         self.ids = tuple(ids)
         self.time = time
@@ -110,6 +116,13 @@ class TableEncoding:
         if time is not None and time not in stamps:
             raise InputError("is not a timestamp column", column=time)
         time = time or (stamps[0] if stamps else None)
+        if preset != "default" or likelihood:
+            for column in (c for c in columns if c.kind == "vector"):
+                raise InputError(
+                    "holds vectors, whose likelihood is Gaussian",
+                    column=column.name,
+                    fix="Leave the preset and the likelihood out, or name the column's kind: label",
+                )
         periods = periods_of(next(c for c in columns if c.name == time)) if time else ()
         if preset == "default":
             declared = list(kinds or {})
@@ -125,6 +138,9 @@ class TableEncoding:
             if self.preset == "lecture":
                 return [Feature(index, "bernoulli", category=k) for k in range(len(column.categories))]
             return [Feature(index, "categorical", scale=float(len(column.categories) + 1))]
+        if column.kind == "vector":
+            known = self.vectors.get(column.name)
+            return [Feature(index, "gaussian")] * (known.components if known else COMPONENTS)
         if self.preset == "lecture" or column.kind == "boolean":
             return [Feature(index, "bernoulli")]
         if self.likelihood:
@@ -157,11 +173,21 @@ class TableEncoding:
     @property
     def log_jacobian(self) -> float:
         """Nats to add to a complete record's bound for a density in the user's units (wholes: a mass)."""
-        real = {f.column for f in self.features if f.likelihood in ("gaussian", "whole")}
-        scaled = {f.column for f in self.features if f.likelihood == "continuous_bernoulli"}
-        return -sum(math.log(self.described[i].spread) for i in real) - sum(
-            math.log(self.described[i].high - self.described[i].low) for i in scaled
-        )
+        return -float(sum(self.log_units))
+
+    @property
+    def log_units(self) -> list[float]:
+        """Of each feature: the log of its unit in the user's units; of a vector all its numbers' units."""
+        return [self._log_unit(feature) for feature in self.features]
+
+    def _log_unit(self, feature: Feature) -> float:
+        column = self.described[feature.column]
+        if column.kind == "vector":
+            known = self.vectors[column.name]
+            return known.width * known.log_scale / known.components
+        if feature.likelihood in ("gaussian", "whole"):
+            return math.log(column.spread)
+        return math.log(column.high - column.low) if feature.likelihood == "continuous_bernoulli" else 0.0
 
     def encode(self, batch: pa.RecordBatch | pa.Table) -> Encoded:
         """A batch with this schema -> values, masks, context, fixed terms and counts.
@@ -181,7 +207,9 @@ class TableEncoding:
         names = set(batch.schema.names)
         start = 0
         for index, column in enumerate(self.described):
-            width = sum(f.column == index for f in self.features) if column.kind == "category" else 1
+            width = (
+                sum(f.column == index for f in self.features) if column.kind in ("category", "vector") else 1
+            )
             if column.name not in names:
                 raise InputError("is missing", column=column.name, fix="The model was trained with it")
             array = batch.column(column.name)
@@ -204,7 +232,10 @@ class TableEncoding:
 
     def _encode_column(self, encoded: Encoded, index: int, place: slice, array: pa.ChunkedArray) -> None:
         column = self.described[index]
-        if column.kind == "category":
+        nats: np.ndarray | float = 0.0
+        if column.kind == "vector":
+            encoded.values[:, place], nats, missing = self.vectors[column.name].encode(array)
+        elif column.kind == "category":
             codes, missing = codes_of(column, array)
             encoded.n_unseen += (codes == 0) & ~missing
             if self.preset == "lecture":
@@ -227,7 +258,7 @@ class TableEncoding:
             encoded.values[missing, place] = 0
             encoded.mask[:, place] = ~missing[:, None]
             encoded.n_missing += missing
-        encoded.fixed[:, index] = missing_nats(column, missing)
+        encoded.fixed[:, index] = missing_nats(column, missing) + nats
         if self.features[place.start].likelihood == "whole":
             # A mass over the step's width: as for real columns, a missing cell is not favoured by the unit.
             encoded.fixed[~missing, index] += math.log(column.spread)
@@ -279,10 +310,17 @@ class TableEncoding:
             cells[index] = own, seen
         return self._table(len(values), cells)
 
-    def decode(self, values: np.ndarray, mask: np.ndarray | None = None) -> pa.Table:
+    def decode(
+        self,
+        values: np.ndarray,
+        mask: np.ndarray | None = None,
+        *,
+        generator: np.random.Generator | None = None,
+    ) -> pa.Table:
         """The way back from `encode`: model values (n, m) -> a table in the user's units and types.
 
-        Only the modelled columns and constants come back; a cell with mask False is null.
+        Only the modelled columns and constants come back; a cell with mask False is null. What a vector has
+        outside its features lies at the mean, or is drawn where there is a `generator`.
         """
         cells: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         owner = np.array([feature.column for feature in self.features])
@@ -292,7 +330,9 @@ class TableEncoding:
             block = values[:, owner == index]
             seen = np.ones(len(values), bool) if mask is None else np.asarray(mask[:, owner == index].all(1))
             own = block[:, 0]
-            if column.kind == "category" and self.preset == "lecture":
+            if column.kind == "vector":
+                own = self.vectors[column.name].decode(block, generator)
+            elif column.kind == "category" and self.preset == "lecture":
                 own = np.where(block.max(1) > 0, block.argmax(1) + 1, 0)
             elif column.kind in ("real", "whole"):
                 if self.preset == "lecture" or self.likelihood is not None:
@@ -323,10 +363,30 @@ class TableEncoding:
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> TableEncoding:
+    def from_json(
+        cls, document: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None
+    ) -> TableEncoding:
+        """The way back from `to_json` and, where columns hold vectors, from `arrays`."""
         columns = [Column.from_json(c) for c in document["columns"]]
-        rest = {k: document[k] for k in ("ids", "time", "preset", "likelihood", "periods")}
-        return cls(columns, **rest)
+        rest = {k: document[k] for k in ARGUMENTS}
+        own: dict[str, dict[str, np.ndarray]] = {}
+        for name, array in (arrays or {}).items():
+            place, what = name.split(".")
+            own.setdefault(columns[int(place)].name, {})[what] = array
+        return cls(columns, **rest, vectors={n: VectorDensity.from_arrays(a) for n, a in own.items()})
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What JSON is too small for: the vectors' densities, by the column's place."""
+        places = {c.name: i for i, c in enumerate(self.described)}
+        return {
+            f"{places[name]}.{what}": array
+            for name, known in self.vectors.items()
+            for what, array in known.arrays().items()
+        }
+
+    def with_vectors(self, vectors: Mapping[str, VectorDensity]) -> TableEncoding:
+        """The same encoding with what was learnt about its columns of vectors."""
+        return TableEncoding(self.described, **{k: getattr(self, k) for k in ARGUMENTS}, vectors=vectors)
 
 
 def _user_columns(batch: pa.RecordBatch) -> pa.RecordBatch:

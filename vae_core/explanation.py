@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from vae_core.columns import Column, numbers, texts
+from vae_core.arrow import TYPES, numbers, texts
+from vae_core.columns import Column
 from vae_core.imputation import expected_given_others
 from vae_core.scoring import FittedModel
 
@@ -113,7 +114,12 @@ class _Cells:
         array = table.column(self.column.name)
         textual = self.column.kind == "category" or self.column.type in ("string", "int64")
         self.texts = texts(array).to_pylist() if textual else None
-        self.numbers = np.full(len(array), np.nan) if self.column.type == "string" else numbers(array)
+        self.known = encoding.vectors.get(self.column.name)
+        if self.known is not None:
+            self.numbers = self.known.spreads(array)
+        else:
+            plain = self.column.type in TYPES and self.column.type != "string"
+            self.numbers = numbers(array) if plain else np.full(len(array), np.nan)
 
     def describe(self, row: int, mean: np.ndarray | None, variance: np.ndarray | None) -> dict[str, Any]:
         """Feature, value, expected value and range of one cell, from the decoder's moments (n, features)."""
@@ -121,7 +127,9 @@ class _Cells:
         number = float(self.numbers[row])
         entry: dict[str, Any] = {"feature": column.name, "value": self._value(row)}
         entry["value_number"] = None if math.isnan(number) else number
-        if column.fixed:
+        if self.known is not None:
+            entry["expected"] = "1"
+        elif column.fixed:
             entry["expected"] = self._fixed()
         elif column.kind == "category" and mean is not None:
             entry["expected"] = self._expected_category(mean[row, self.features])
@@ -134,6 +142,8 @@ class _Cells:
         if self.texts is not None:
             return "missing" if self.texts[row] is None else self.texts[row]
         number = float(self.numbers[row])
+        if self.known is not None and not math.isnan(number):
+            return f"{number:.3g} spreads from the mean"
         return "missing" if math.isnan(number) else self._number(number + 0.0)
 
     def _fixed(self) -> str:

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from vae_core.cells import ARROW_TYPES, DAY, periodic, typed
+from vae_core.arrow import TYPES
+from vae_core.cells import DAY, periodic, typed
 from vae_core.columns import Column
 from vae_core.likelihoods import class_log_probabilities
 from vae_core.scoring import FittedModel
@@ -51,15 +52,13 @@ def sample(
             mask[:, [j for j, f in enumerate(encoding.features) if f.column == index]] &= ~gone[index][
                 :, None
             ]
-    table = encoding.decode(values, mask)
+    table = encoding.decode(values, mask, generator=None if mean else numpy_generator)
     for index, column in enumerate(encoding.described):
         if column.apart:
             own = _by_shares(column, n, numpy_generator, mean)
             table = table.append_column(column.name, typed(own, column, gone[index]))
     if encoding.time is not None:
-        table = table.append_column(
-            encoding.time, pa.array(stamps.astype(np.int64), ARROW_TYPES["timestamp"])
-        )
+        table = table.append_column(encoding.time, pa.array(stamps.astype(np.int64), TYPES["timestamp"]))
     return table.select([name for name in encoding.columns if name in table.column_names])
 
 

@@ -68,7 +68,7 @@ class ProbabilisticPCA(DensityMixin, BaseEstimator):
         observed = ~np.isnan(x)
         self.mean_ = np.where(observed, x, 0).sum(0) / np.maximum(1, observed.sum(0))
         centred = np.where(observed, x - self.mean_, 0)
-        values, vectors = _principal_directions(centred)
+        values, vectors = principal_directions(centred)
         p = min(self.n_components, m)
         total, kept = np.square(centred).sum() / n, values[:p]
         noise = (total - kept.sum()) / (m - p) if p < m else 0.0
@@ -141,7 +141,7 @@ class ProbabilisticPCA(DensityMixin, BaseEstimator):
         return -0.5 * (squares + log_determinant + m * math.log(2 * math.pi))
 
 
-def _principal_directions(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def principal_directions(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The min(n, m) variances of centred (n, m), falling, and their unit directions in columns."""
     n, m = centred.shape
     if m <= n:

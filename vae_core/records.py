@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from vae_core.columns import numbers, texts
+from vae_core.arrow import numbers, texts, vectors
 from vae_core.encoding import Encoded, TableEncoding
 from vae_core.errors import InputError
 
-__all__ = ["TrainingRecords", "are_among", "finite", "gather", "identities", "joined", "take"]
+__all__ = ["TrainingRecords", "are_among", "finite", "fitted_rows", "gather", "identities", "joined", "take"]
 
 MOST_CELLS = 20_000_000
 FEWEST_TO_SPLIT = 50  # with fewer records all of them are fitted, and nothing is calibrated
@@ -67,16 +67,14 @@ def gather(
         names.append(identities(batch))
         if know_all:
             everyone.append(names[-1])
-        keys.append(_shares(names[-1]) if len(names[-1]) else generator.random(batch.num_rows))
+        keys.append(_keys(names[-1], batch.num_rows, generator))
         held += batch.num_rows
         seen += batch.num_rows
         if held > 2 * most:
             kept, names, keys, held = _shrink(kept, names, keys, most)
     kept, names, keys, held = _shrink(kept, names, keys, most)
     order = np.argsort(keys[0], kind="stable")
-    split = held >= FEWEST_TO_SPLIT
-    selection = min(MOST_HELD_OUT, int(selection_fraction * held)) if split else 0
-    calibration = min(MOST_HELD_OUT, int(calibration_fraction * held)) if split else 0
+    selection, calibration = _sizes(held, selection_fraction, calibration_fraction)
     chosen, tuned, rest = np.split(order, [calibration, calibration + selection])
     if know_all:
         trained = _all_but(everyone, names[0][chosen])
@@ -90,6 +88,35 @@ def gather(
         seen=seen,
         held_out=np.unique(names[0][np.r_[tuned, chosen]]) if len(names[0]) else names[0],
     )
+
+
+def fitted_rows(
+    batches: Iterator[pa.RecordBatch],
+    selection_fraction: float,
+    calibration_fraction: float,
+    random_state: int,
+    *,
+    most: int,
+) -> np.ndarray:
+    """Rows of a stream that `gather` holds out in no case, by number, sorted: a uniform sample of `most`."""
+    generator = np.random.default_rng(random_state + 1)
+    keys = np.concatenate([_keys(identities(batch), batch.num_rows, generator) for batch in batches])
+    selection, calibration = _sizes(len(keys), selection_fraction, calibration_fraction)
+    order = np.argsort(keys, kind="stable")[selection + calibration :]
+    return np.sort(order[:most])
+
+
+def _keys(names: np.ndarray, rows: int, generator: np.random.Generator) -> np.ndarray:
+    """What decides of each record whether it is held out: its own hash where it has an id, else chance."""
+    return _shares(names) if len(names) else generator.random(rows)
+
+
+def _sizes(records: int, selection_fraction: float, calibration_fraction: float) -> tuple[int, int]:
+    """How many records choose the best state, and how many calibrate."""
+    if records < FEWEST_TO_SPLIT:
+        return 0, 0
+    selection = min(MOST_HELD_OUT, int(selection_fraction * records))
+    return selection, min(MOST_HELD_OUT, int(calibration_fraction * records))
 
 
 def _shares(names: np.ndarray) -> np.ndarray:
@@ -180,6 +207,10 @@ def _identities(batch: pa.RecordBatch | pa.Table) -> np.ndarray:
         array = batch.column(name)
         if pa.types.is_binary(array.type):  # an image's pixels: their content is the value
             sums = b"".join(hashlib.blake2b(v, digest_size=8).digest() for v in array.to_pylist())
+            total = total * np.uint64(1_000_003) ^ np.frombuffer(sums, "<u8")
+            continue
+        if pa.types.is_fixed_size_list(array.type):
+            sums = b"".join(hashlib.blake2b(v.tobytes(), digest_size=8).digest() for v in vectors(array))
             total = total * np.uint64(1_000_003) ^ np.frombuffer(sums, "<u8")
             continue
         if pa.types.is_string(array.type) or pa.types.is_dictionary(array.type):

@@ -66,6 +66,8 @@ def _contents(model: FittedModel) -> dict[str, bytes]:
     encoding = model.encoding.to_json()
     profile = {c["name"]: {key: c.pop(key) for key in PROFILE if key in c} for c in encoding["columns"]}
     arrays = {f"vae.{name}": tensor.numpy() for name, tensor in model.vae.state_dict().items()}
+    if isinstance(model.encoding, TableEncoding):
+        arrays |= {f"vectors.{name}": array for name, array in model.encoding.arrays().items()}
     arrays["noise"] = model.noise.numpy()
     arrays["trained_on"] = model.trained_on
     for name, companion in model.companions.items():
@@ -126,8 +128,13 @@ def _restored(contents: Mapping[str, bytes]) -> FittedModel:
     for column in encoding_document["columns"]:
         column |= profile[column["name"]]
     of_images = encoding_document.get("type") == "images"
-    encoding: Any = (ImageEncoding if of_images else TableEncoding).from_json(encoding_document)
     arrays = safetensors_numpy.load(contents["weights.safetensors"])
+    vectors = {k.removeprefix("vectors."): v for k, v in arrays.items() if k.startswith("vectors.")}
+    encoding: Any = (
+        ImageEncoding.from_json(encoding_document)
+        if of_images
+        else TableEncoding.from_json(encoding_document, vectors)
+    )
     vae = VAE(Architecture.from_json(document["architecture"]))
     vae.load_state_dict({k[4:]: torch.from_numpy(v) for k, v in arrays.items() if k.startswith("vae.")})
     companions = {}

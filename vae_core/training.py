@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vae_core import distributed
+from vae_core.arrow import vector_width, vectors
 from vae_core.bounds import noise_blocks
 from vae_core.calibration import Calibration
 from vae_core.committee import with_companions
@@ -23,8 +24,9 @@ from vae_core.errors import InputError
 from vae_core.linear_start import set_input_scaling, start_linear
 from vae_core.minibatches import InMemory, Minibatches, Stream, Streamed, tensors
 from vae_core.model import VAE, Architecture
-from vae_core.records import MOST_CELLS, STREAM_CELLS, TrainingRecords, gather
+from vae_core.records import MOST_CELLS, STREAM_CELLS, TrainingRecords, fitted_rows, gather
 from vae_core.scoring import BLOCKS, FittedModel
+from vae_core.vectors import MOST_NUMBERS, VectorDensity
 
 __all__ = ["Progress", "Settings", "TrainingStopped", "fit", "trimmed_mean"]
 
@@ -124,9 +126,10 @@ def fit(
         likelihood=settings.likelihood,
         random_state=settings.random_state,
     )
+    fractions = settings.selection_fraction, settings.calibration_fraction
+    encoding = _with_vectors(encoding, batches, fractions, settings.random_state)
     cells = encoding.described[0].rows * len(encoding.features)
     streams = stream is not None and cells > MOST_CELLS
-    fractions = settings.selection_fraction, settings.calibration_fraction
     most = STREAM_CELLS if streams else MOST_CELLS
     records = gather(
         batches(), encoding, *fractions, settings.random_state, most_cells=most, know_all=streams
@@ -139,6 +142,38 @@ def fit(
     model.summary["history"] = history
     _compare_with_start(model, records, start)
     return model
+
+
+def _with_vectors(
+    encoding: TableEncoding,
+    batches: Callable[[], Iterator[pa.RecordBatch]],
+    fractions: tuple[float, float],
+    random_state: int,
+) -> TableEncoding:
+    """The encoding with its vectors' densities, learnt from the records that are fitted: of the same records
+    the components explain more than of others, so that what is held out must stay out of it here already.
+    """
+    columns = [c for c in encoding.described if c.kind == "vector"]
+    if not columns:
+        return encoding
+    most = max(1000, MOST_NUMBERS // max(vector_width(c.type) for c in columns))
+    rows = fitted_rows(batches(), *fractions, random_state, most=most)
+    found: dict[str, list[np.ndarray]] = {c.name: [] for c in columns}
+    first = 0
+    for batch in batches():
+        own = rows[(rows >= first) & (rows < first + batch.num_rows)] - first
+        first += batch.num_rows
+        for name, parts in found.items():
+            taken = vectors(batch.column(name).take(pa.array(own)))
+            parts.append(taken[~np.isnan(taken[:, 0])])
+    learnt = {}
+    for name, parts in found.items():
+        x = np.concatenate(parts)
+        if len(x) < 2:
+            fix = "Give more rows, or name the column's kind: label"
+            raise InputError("has fewer than two vectors to learn from", column=name, fix=fix)
+        learnt[name] = VectorDensity.fit(x)
+    return encoding.with_vectors(learnt)
 
 
 def _architecture(encoding: TableEncoding, settings: Settings) -> Architecture:
@@ -158,7 +193,9 @@ def _architecture(encoding: TableEncoding, settings: Settings) -> Architecture:
         members=settings.members,
         context=encoding.context_width,
         indicators=[
-            j for j, f in enumerate(features) if encoding.described[f.column].missing and f.category <= 0
+            j
+            for j, f in enumerate(features)
+            if encoding.described[f.column].missing and (j == 0 or features[j - 1].column != f.column)
         ],
         activation="relu" if lecture else "silu",
         positivity=settings.positivity,

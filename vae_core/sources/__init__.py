@@ -5,8 +5,8 @@ dataset folder that it publishes. A new input format is a reader (`names`, `type
 `ingest.READERS`.
 """
 
+from vae_core.arrow import TYPES
 from vae_core.sources.dataset import (
-    TYPES,
     Dataset,
     Part,
     Unit,

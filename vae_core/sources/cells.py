@@ -1,4 +1,4 @@
-"""From a column as it was read (text, or any Arrow type) to one of the five types, cell by cell.
+"""From a column as it was read (text, or any Arrow type) to one of the six types, cell by cell.
 
 A cell that does not fit is a fault: its place, the reason and the raw value; its record goes to quarantine.
 Text is trimmed before it is parsed as a number, a truth value or a time, and kept as it is in a text column.
@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vae_core.arrow import TYPES, arrow_type, vector_width
 from vae_core.sources.blocks import shown
-from vae_core.sources.dataset import TYPES
+from vae_core.sources.vectors import are_vectors, vector_cells
 
 NUMBER = r"^[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?$"
 INFINITE = r"^[+-]?(?:inf|infinity)$"
@@ -48,9 +49,11 @@ class Cells(NamedTuple):
 def natural(kind: pa.DataType) -> str | None:
     """The type that a column of an Arrow type becomes; "null" if it has no values, None if it cannot be used.
 
-    >>> kinds = pa.uint8(), pa.float32(), pa.decimal128(9, 2), pa.date32(), pa.list_(pa.int8())
+    A list of real numbers becomes a "vector", whose length its type may not say.
+
+    >>> kinds = pa.uint8(), pa.float32(), pa.decimal128(9, 2), pa.date32(), pa.list_(pa.float32())
     >>> [natural(kind) for kind in kinds]
-    ['int64', 'double', 'double', 'timestamp', None]
+    ['int64', 'double', 'double', 'timestamp', 'vector']
     """
     if pa.types.is_dictionary(kind):
         return natural(kind.value_type)
@@ -72,21 +75,27 @@ NATURAL: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
     (pa.types.is_timestamp, "timestamp"),
     (pa.types.is_date, "timestamp"),
     (pa.types.is_null, "null"),
+    (are_vectors, "vector"),
 )
 
 
 def convertible(kind: pa.DataType, target: str) -> bool:
     """Whether cells of this Arrow type can be tried one by one; else the whole column has the wrong type."""
+    if vector_width(target):
+        return natural(kind) in ("null", "vector")
     return natural(kind) == "null" or (natural(kind), target) in CONVERSIONS
 
 
 def typed(values: pa.Array, target: str, nulls: pa.Array) -> Cells:
-    """A column as one of the five types. `nulls` are the texts (trimmed) that mean a missing cell."""
+    """A column as one of the six types. `nulls` are the texts (trimmed) that mean a missing cell."""
     kind = values.type
     if pa.types.is_dictionary(kind):
         values, kind = values.cast(kind.value_type), kind.value_type
     if pa.types.is_null(kind):
-        return Cells(pa.nulls(len(values), TYPES[target]), [])
+        return Cells(pa.nulls(len(values), arrow_type(target)), [])
+    if width := vector_width(target):
+        vectors, faults = vector_cells(values, width)
+        return Cells(vectors, [Fault(*fault) for fault in faults])
     if pa.types.is_decimal(kind) or (pa.types.is_uint64(kind) and target != "double"):
         values = values.cast(
             pa.string()

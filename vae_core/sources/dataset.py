@@ -20,18 +20,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vae_core.arrow import arrow_type
 from vae_core.errors import InputError
 
 FORMAT = 1
 MANIFEST = "_dataset.json"
 QUARANTINE = "quarantine.parquet"
-TYPES: dict[str, pa.DataType] = {
-    "double": pa.float64(),
-    "int64": pa.int64(),
-    "bool": pa.bool_(),
-    "string": pa.string(),
-    "timestamp": pa.timestamp("us", "UTC"),
-}
 LEADING = (("_record_id", pa.string()), ("_source", pa.string()), ("_row", pa.int64()))
 LEADING_NAMES = tuple(name for name, _ in LEADING)
 
@@ -90,8 +84,10 @@ class Dataset:
 
 def arrow_schema(columns: dict[str, str]) -> pa.Schema:
     """The Arrow schema of a part: the three leading columns, then the user's."""
-    stored = {**TYPES, "image": pa.binary()}
-    return pa.schema([*LEADING, *((name, stored[kind]) for name, kind in columns.items())])
+    stored = {"image": pa.binary()}
+    return pa.schema(
+        [*LEADING, *((name, stored.get(kind) or arrow_type(kind)) for name, kind in columns.items())]
+    )
 
 
 def is_dataset(path: str | Path) -> bool:

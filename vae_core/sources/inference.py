@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vae_core.arrow import TYPES
 from vae_core.sources.cells import INFINITE, NUMBER, TIMESTAMP, WHOLE, parsed, typed, without_missing
-from vae_core.sources.dataset import TYPES
 
 SHARE = 0.95  # of the cells that are there; the few others are then taken for faults, not for text
 CANONICAL = r"^(?:0|-?[1-9]\d*)$"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from vae_core.arrow import vector_width
 from vae_core.errors import InputError
 from vae_core.sources import schema
 from vae_core.sources.claim import claimed
@@ -192,6 +193,9 @@ def _table(readers: list[schema.Reader], options: Options) -> tuple[Table, list[
     if options.time and found.get(options.time) == "string" and readers[0].source.format == "parquet":
         found[options.time] = "timestamp"  # text that was declared a time: each cell is parsed
     columns = {name: wanted.get(name) or found[name] for name in names}
+    for name in options.ids:
+        if vector_width(columns[name]):
+            raise InputError("holds vectors, which are no keys", file=readers[0].source.path, column=name)
     time = _time_column(columns, options, readers[0].source.path)
     return Table(columns, options.ids, time, options.start, options.until, nulls), warnings + left_out
 
@@ -200,7 +204,7 @@ def _time_column(columns: dict[str, str], options: Options, file: Path) -> str |
     times = [name for name, kind in columns.items() if kind == "timestamp"]
     if options.time is not None:
         if options.time not in times:
-            problem = f"is no time but {schema.SPOKEN[columns[options.time]]}"
+            problem = f"is no time but {schema.spoken(columns[options.time])}"
             fix = "Write times as ISO 8601, such as 2013-02-12T08:00:00Z"
             raise InputError(problem, file=file, column=options.time, fix=fix)
         return options.time

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vae_core.arrow import vector_width
 from vae_core.sources.blocks import Entry
 from vae_core.sources.dataset import QUARANTINE, Part, arrow_schema
 
@@ -47,7 +48,8 @@ class PartWriter:
     def __init__(self, folder: Path, columns: dict[str, str], *, cells: int | None = None) -> None:
         self.folder = folder
         self.schema = arrow_schema(columns)
-        self.rows_per_group = rows_per_group(cells, fewest=16) if cells else rows_per_group(len(columns))
+        numbers = sum(vector_width(kind) or 1 for kind in columns.values())
+        self.rows_per_group = rows_per_group(cells, fewest=16) if cells else rows_per_group(numbers)
         self.repeated = ["_source", *(name for name, kind in columns.items() if kind == "string")]
         self.names: list[str] = []
         self._counts: list[int] = []

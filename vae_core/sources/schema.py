@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
+from vae_core.arrow import TYPES, vector_type, vector_width
 from vae_core.errors import InputError
 from vae_core.sources.cells import convertible, natural
 from vae_core.sources.csv_reader import CsvReader
-from vae_core.sources.dataset import TYPES, nearest
+from vae_core.sources.dataset import nearest
 from vae_core.sources.inference import Evidence
 from vae_core.sources.parquet_reader import PANDAS_INDEX, ParquetReader
 from vae_core.sources.records import EMPTY_ONLY
+from vae_core.sources.vectors import most_common_length
 
 Reader = CsvReader | ParquetReader
 SPOKEN = {
@@ -22,7 +24,13 @@ SPOKEN = {
     "bool": "true/false",
     "string": "text",
     "timestamp": "times",
+    "vector": "vectors",
 }
+
+
+def spoken(kind: str) -> str:
+    """What a column of this type holds, in a person's words."""
+    return SPOKEN["vector" if vector_width(kind) else kind]
 
 
 def same_columns(readers: Sequence[Reader]) -> list[str]:
@@ -75,10 +83,11 @@ def model_columns(
 def usable(
     readers: Sequence[Reader], names: Sequence[str], needed: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """The columns that can become one of the five types; and a warning for each that cannot."""
+    """The columns that can become one of the six types; and a warning for each that cannot."""
     kept, warnings = [], []
     for name in names:
         bad = next((reader for reader in readers if natural(reader.types[name]) is None), None)
+        vectors = all(natural(reader.types[name]) == "vector" for reader in readers)
         if bad is not None and name in needed:
             raise InputError(
                 f"holds {bad.types[name]}, which is no number, truth value, text or time",
@@ -87,6 +96,8 @@ def usable(
             )
         if bad is not None:
             warnings.append(f'column "{name}" is left out: it holds {bad.types[name]}')
+        elif vectors and name not in needed and not _length(readers, name):
+            warnings.append(f'column "{name}" is left out: all its lists are empty or missing')
         elif name.startswith(PANDAS_INDEX) and name not in needed:
             warnings.append(f'column "{name}" is left out: it is the row index of a pandas table')
         else:
@@ -99,14 +110,14 @@ def usable(
 def check_types(readers: Sequence[Reader], wanted: Mapping[str, str]) -> None:
     """Raises InputError where a column as a whole has another type than the model's."""
     for name, target in wanted.items():
-        if target not in TYPES:
+        if target not in TYPES and not vector_width(target):
             fix = f"Take one of {', '.join(TYPES)}"
             raise InputError(f'"{target}" is no type of a column', column=name, fix=fix)
         for reader in readers:
             kind = reader.types[name]
             if not convertible(kind, target):
                 found = SPOKEN.get(natural(kind) or "", str(kind))
-                problem = f"holds {found} ({kind}) where {SPOKEN[target]} ({target}) are asked for"
+                problem = f"holds {found} ({kind}) where {spoken(target)} ({target}) are asked for"
                 fix = "Convert the column, or train a model on the new type"
                 raise InputError(problem, file=reader.source.path, column=name, fix=fix)
 
@@ -132,11 +143,19 @@ def _agreed(readers: Sequence[Reader], name: str) -> str:
             agreed = "double"
         elif kind not in (agreed, "null"):
             raise InputError(
-                f"{witness.source.path} holds {SPOKEN[agreed]} and {reader.source.path} holds {SPOKEN[kind]}",
+                f"{witness.source.path} holds {spoken(agreed)} and {reader.source.path} holds {spoken(kind)}",
                 column=name,
                 fix="Give files whose columns have the same types, or choose some by a glob",
             )
+    if agreed == "vector":
+        return vector_type(_length(readers, name))
     return "string" if agreed == "null" else agreed
+
+
+def _length(readers: Sequence[Reader], name: str) -> int:
+    """The length that most vectors of a column have in all files; 0 if there are none."""
+    lists = [r for r in readers if isinstance(r, ParquetReader) and natural(r.types[name]) == "vector"]
+    return most_common_length(block.table.column(0) for reader in lists for block in reader.blocks([name]))
 
 
 def _inferred(
