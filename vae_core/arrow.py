@@ -8,7 +8,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["TYPES", "arrow_type", "numbers", "texts", "type_name", "vector_type", "vector_width", "vectors"]
+__all__ = [
+    "TYPES",
+    "arrow_type",
+    "numbers",
+    "texts",
+    "type_name",
+    "vector_array",
+    "vector_type",
+    "vector_width",
+    "vectors",
+    "without_vector",
+]
 
 TYPES: dict[str, pa.DataType] = {
     "double": pa.float64(),
@@ -92,7 +103,10 @@ def texts(array: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def vectors(array: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """A column of vectors as float32 (n, d), NaN throughout where the vector is missing."""
+    """A column of vectors as float32 (n, d), NaN throughout where the vector is missing.
+
+    Datasets hold NaN for it, not null: pyarrow 25 cannot read a null fixed-size list back from Parquet.
+    """
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     width, n = array.type.list_size, len(array)
@@ -102,3 +116,14 @@ def vectors(array: pa.Array | pa.ChunkedArray) -> np.ndarray:
         return found
     missing = np.asarray(pc.is_null(array).to_numpy(zero_copy_only=False))
     return np.where(missing[:, None], np.float32(np.nan), found)
+
+
+def vector_array(values: np.ndarray) -> pa.Array:
+    """Vectors (n, d) as a column of float32, a missing one NaN throughout."""
+    flat = pa.array(values.astype(np.float32, copy=False).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def without_vector(array: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Which cells of a column of vectors are missing: (n,) bool."""
+    return np.isnan(vectors(array)).all(1)

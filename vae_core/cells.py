@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vae_core.arrow import TYPES, arrow_type, numbers, texts
+from vae_core.arrow import TYPES, numbers, texts, vector_array, without_vector
 from vae_core.columns import Column
 
 __all__ = [
@@ -64,6 +64,8 @@ def fixed_nats(column: Column, array: pa.ChunkedArray) -> tuple[np.ndarray, np.n
     if pa.types.is_floating(array.type):
         values = numbers(array)
         missing = np.isnan(values)
+    elif pa.types.is_fixed_size_list(array.type):
+        values, missing = np.empty(0), without_vector(array)
     else:
         values, missing = np.empty(0), np.asarray(pc.is_null(array).to_numpy(zero_copy_only=False))
     if column.kind == "empty":
@@ -125,10 +127,9 @@ def periodic(micros: np.ndarray, periods: Sequence[str]) -> np.ndarray:
 
 def typed(values: np.ndarray, column: Column, missing: np.ndarray) -> pa.Array:
     """Values in the user's units -> the column's Arrow type. Class 0 is "other" in a text column, or null."""
-    type_ = arrow_type(column.type)
     if column.kind == "vector":
-        flat = pa.array(values.reshape(-1), type_.value_type)
-        return pa.FixedSizeListArray.from_arrays(flat, type=type_, mask=pa.array(missing))
+        return vector_array(np.where(missing[:, None], np.nan, values))
+    type_ = TYPES[column.type]
     if column.kind == "category":
         codes = values.astype(np.int64)
         named = np.array(["other", *column.categories], dtype=object)[codes]

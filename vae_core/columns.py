@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vae_core.arrow import numbers, texts, type_name, vector_width
+from vae_core.arrow import numbers, texts, type_name, vector_width, without_vector
 from vae_core.errors import InputError
 
 __all__ = ["KINDS", "Column", "describe", "numbers", "texts", "type_name"]
@@ -121,7 +121,9 @@ class _Accumulator:
     def add(self, array: pa.Array) -> None:
         column = self.column
         column.rows += len(array)
-        if column.type == "string" or vector_width(column.type):
+        if vector_width(column.type):
+            column.missing += int(without_vector(array).sum())
+        elif column.type == "string":
             column.missing += array.null_count
         else:
             values = numbers(array)

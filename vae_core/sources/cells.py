@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vae_core.arrow import TYPES, arrow_type, vector_width
+from vae_core.arrow import TYPES, vector_array, vector_width
 from vae_core.sources.blocks import shown
 from vae_core.sources.vectors import are_vectors, vector_cells
 
@@ -92,7 +92,9 @@ def typed(values: pa.Array, target: str, nulls: pa.Array) -> Cells:
     if pa.types.is_dictionary(kind):
         values, kind = values.cast(kind.value_type), kind.value_type
     if pa.types.is_null(kind):
-        return Cells(pa.nulls(len(values), arrow_type(target)), [])
+        if width := vector_width(target):
+            return Cells(vector_array(np.full((len(values), width), np.nan)), [])
+        return Cells(pa.nulls(len(values), TYPES[target]), [])
     if width := vector_width(target):
         vectors, faults = vector_cells(values, width)
         return Cells(vectors, [Fault(*fault) for fault in faults])

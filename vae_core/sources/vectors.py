@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vae_core.arrow import arrow_type, vector_type
+from vae_core.arrow import vector_array
 
 __all__ = ["are_vectors", "most_common_length", "vector_cells"]
 
@@ -38,10 +38,10 @@ def most_common_length(arrays: Iterable[pa.Array]) -> int:
 
 
 def vector_cells(values: pa.Array, width: int) -> tuple[pa.Array, list[tuple[int, str, str]]]:
-    """A column of lists as vectors of float32, null where one is missing or a fault.
+    """A column of lists as vectors of float32, NaN throughout where one is missing or a fault.
 
-    A fault is a list of another length, or one with a number that is missing or not finite (as float32): its
-    place, the reason, and what was found.
+    A list of NaN only is a missing one. A fault is a list of another length, or one with a number that is
+    missing or not finite (as float32): its place, the reason, and what was found.
     """
     n = len(values)
     lengths = pc.fill_null(pc.list_value_length(values), -1).to_numpy(zero_copy_only=False)
@@ -58,7 +58,7 @@ def vector_cells(values: pa.Array, width: int) -> tuple[pa.Array, list[tuple[int
     fits = np.flatnonzero(lengths == width)
     found[fits] = plain[starts[fits][:, None] + np.arange(width)]
     good = np.zeros(n, bool)
-    good[fits] = np.isfinite(found[fits]).all(1)
+    good[fits] = np.isfinite(found[fits]).all(1) | np.isnan(found[fits]).all(1)
     faults = []
     for place in np.flatnonzero(~good & (lengths >= 0)):
         length = int(lengths[place])
@@ -70,7 +70,5 @@ def vector_cells(values: pa.Array, width: int) -> tuple[pa.Array, list[tuple[int
         raw = inside[int(starts[place]) + at].as_py()
         text = "missing" if raw is None or raw != raw else "not finite"
         faults.append((int(place), f"number {at + 1} of the vector is {text}", str(raw)))
-    found[~good] = 0
-    flat = pa.array(found.reshape(-1), pa.float32())
-    kind = arrow_type(vector_type(width))
-    return pa.FixedSizeListArray.from_arrays(flat, type=kind, mask=pa.array(~good)), faults
+    found[~good] = np.nan
+    return vector_array(found), faults
