@@ -12,7 +12,7 @@ LAUNCHED = int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 def train(path: str, *, name: str, progress: Any = None, **options: Any) -> dict[str, Any] | None:
     """`steps.train` in each of the processes; all but the first return None."""
-    from flows import steps
+    from flows import judgements, steps
     from vae_core import distributed
 
     with distributed.joined() as (number, _):
@@ -20,9 +20,11 @@ def train(path: str, *, name: str, progress: Any = None, **options: Any) -> dict
             return steps.train(path, name=name, progress=progress, **options)
         if distributed.first_says(False):  # the first one has ingested, and there is something to train
             settings, kinds = options.pop("settings", {}), options.pop("kinds", {})
-            del options["retrain"]
+            options.pop("retrain", None)
+            keep = options.pop("keep_anomalies", False)
+            data = judgements.without_confirmed(steps.ingest(path, **options), keep=keep)
             with tempfile.TemporaryDirectory(prefix="elborank-") as folder:
-                steps.fit(steps.ingest(path, **options), Path(folder), kinds=kinds, settings=settings)
+                steps.fit(data, Path(folder), kinds=kinds, settings=settings)
     return None
 
 
