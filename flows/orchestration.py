@@ -145,7 +145,7 @@ def publish_report(result: Mapping[str, Any]) -> None:
         create_table_artifact(
             key=artifact_key("drift", result["dataset"]),
             table=told,
-            description=f"Drift since training: {drift['verdict']}, {len(told)} columns moved",
+            description=f"Drift since training: {drift['verdict']}; what has moved, furthest first",
         )
     create_link_artifact(
         key=artifact_key("report", result["dataset"]),

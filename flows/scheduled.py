@@ -9,7 +9,7 @@ from typing import Any
 from flows import descriptions, steps
 from flows.dataset_file import DatasetFile
 from flows.intervals import Interval
-from vae_core.errors import InputError, Refused
+from vae_core.errors import InputError, Refused, one_line
 
 __all__ = ["backfill", "of_interval", "published_for"]
 
@@ -102,7 +102,9 @@ def _one(
     except (InputError, Refused) as problem:
         return {**row, "outcome": "failed", "problem": str(problem)}
     if (result.get("drift") or {}).get("failed"):
-        row["problem"] = f"published; drift is strong in {len(result['drift']['strong'])} columns"
+        row["problem"] = "published; drift is strong in " + ", ".join(
+            one_line(n) for n in result["drift"]["strong"][:3]
+        )
     return {**row, **{name: result[name] for name in ("folder", "ranked", "flagged", "model_version")}}
 
 

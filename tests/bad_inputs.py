@@ -26,13 +26,12 @@ MODEL = "models:/shop@champion"
 
 @dataclass(frozen=True)
 class Bad:
-    """A bad input: the command that gets it in the shop's folder, its files, and what is said (exit code 2 or 3)."""
+    """A bad input: the command that gets it in the shop's folder, its files, and what is said (exit code 2)."""
 
     area: str
     name: str
     command: list[str]
     said: str
-    code: int = 2
     files: dict[str, bytes] = field(default_factory=dict)
     make: Callable[[Path], None] | None = None  # what files alone cannot say; gets the folder
 

@@ -20,7 +20,7 @@ def test_a_bad_input_is_one_line_that_says_what_to_do(
     if bad.make is not None:
         bad.make(tmp_path)
         capsys.readouterr()
-    assert main([word.replace("{folder}", str(tmp_path)) for word in bad.command]) == bad.code
+    assert main([word.replace("{folder}", str(tmp_path)) for word in bad.command]) == 2
     told = capsys.readouterr()
     lines = told.err.strip().splitlines()
     assert bad.said in told.err, told.err

@@ -22,7 +22,10 @@ def drift_line(console: Console, result: Mapping[str, Any]) -> None:
     if not found:
         return
     moved = found["moved"]
-    told = f"{len(moved)} of {found['columns']} columns moved" if moved else "no column moved"
+    columns = [row for row in moved if row["kind"] != "score"]
+    what = [f"{len(columns)} of {found['columns']} columns"] if columns else []
+    what += ["the score"] if len(columns) < len(moved) else []
+    told = f"{' and '.join(what)} moved" if what else "no column moved"
     console.print(f"Drift since training: {_verdict(found['verdict'])}, {told}")
     if moved:
         _drift_rows(console, moved[:MOVED])

@@ -269,11 +269,11 @@ def warm_up() -> None:
     import mlflow.models
     import mlflow.pyfunc
     import mlflow.store.tracking.sqlalchemy_store
-    import sklearn.ensemble  # noqa: F401
+    import sklearn.ensemble  # noqa: F401 - loaded once here, for all forks
     import torch
 
-    from flows import cli, pictures, remote, steps, synthetic  # noqa: F401
-    from vae_core import explanation, job, realism, report, storage, training  # noqa: F401
+    from flows import cli, pictures, remote, steps, synthetic  # noqa: F401 - the same
+    from vae_core import explanation, job, realism, report, storage, training  # noqa: F401 - the same
 
     torch.set_num_threads(1)
     _ = mlflow.MlflowClient

@@ -82,14 +82,14 @@ def table(profile: Profile, counts: np.ndarray) -> pa.Table:
 def summary(drift: pa.Table) -> dict[str, Any]:
     """The worst verdict, and the columns that have moved, furthest first: plain values.
 
-    The score's row is the drift table's, named like a column.
+    `columns` counts those of the table; the score moves for itself, named among them as in the drift table.
     """
     told: dict[str, list[str]] = {"moderate": [], "strong": []}
     for name, verdict in zip(drift["column"].to_pylist(), drift["verdict"].to_pylist(), strict=True):
         if verdict in told:
             told[verdict].append(name)
     worst = "strong" if told["strong"] else "moderate" if told["moderate"] else "stable"
-    return {"verdict": worst, "columns": drift.num_rows, **told}
+    return {"verdict": worst, "columns": sum(kind != "score" for kind in drift["kind"].to_pylist()), **told}
 
 
 def read(folder: str | Path) -> pa.Table | None:
