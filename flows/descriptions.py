@@ -108,6 +108,9 @@ def of_report(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "model_version": manifest["model"]["version"],
         "ranked": counts["ranked"],
         "flagged": counts["flagged"],
+        **{
+            name: counts.get(name) for name in ("flags_lost", "flags_gained")
+        },  # a report from before has none
         "quarantined": counts["quarantined"],
         "drift": of_drift(folder, manifest),
     }

@@ -325,6 +325,8 @@ def _manifest(
             "quarantined": data.quarantined,
             "outside_the_interval": data.outside,
             "flagged": ranking.flagged,
+            "flags_lost": ranking.turned[0] if ranking.turned else None,  # by another block of draws
+            "flags_gained": ranking.turned[1] if ranking.turned else None,
             "explained": explained,
             "with_p_value": ranking.with_p_value,
             "with_missing_cells": sum(result.missing for result in results),

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from vae_core import publishing
 from vae_core.errors import InputError
 from vae_core.ranking import Stream, ahead, merge, numbers, sort_key, write_q_values
+from vae_core.turning import BlockScores
 from vae_core.work import NO_P_VALUE, REASONS, SCORED, Cut
 
 __all__ = [
@@ -150,6 +151,7 @@ class Ranking:
     explained: int  # records ranked up to here get reasons, beside the flagged
     flagged: int
     with_p_value: int
+    turned: tuple[int, int] | None  # flags that another block of draws takes away, and gives; None: one block
     cut: Cut
 
 
@@ -157,29 +159,37 @@ def rank(files: Sequence[Path], folder: Path, decision: Decision, *, explained: 
     """Rank the records of the units' sorted files, in flat memory; intermediate files go into `folder`."""
     records, p_path, q_path = folder / "records.parquet", folder / "p.float64", folder / "q.float64"
     scored = pq.read_schema(files[0]) if files else SCORED
-    schema = pa.schema([field for field in scored if field.name != "_offset"])
+    schema = pa.schema([field for field in scored if not field.name.startswith("_")])
     wanted = max(explained, decision.top_k or 0)
     rows, last = 0, (-np.inf, "", "", 0)
     stream = Stream(merge(files, folder))
     with (
         pq.ParquetWriter(records, schema, use_dictionary=["source"], write_page_checksum=True) as writer,
         p_path.open("wb") as p_file,
+        BlockScores(folder) as blocks,
     ):
         for table in ahead(stream.pieces(ROWS_PER_GROUP)):
             p_file.write(_numbers(table["p_value"]).tobytes())
+            blocks.write(table, only_with_p_value=decision.top_k is None)
             writer.write_table(table.select(schema.names), row_group_size=ROWS_PER_GROUP)
             if rows < wanted:
                 last = sort_key(table, min(wanted - rows, table.num_rows) - 1)
             rows += table.num_rows
     write_q_values(p_path, q_path)
     flagged, with_p_value, limit = 0, 0, NO_P_VALUE
-    for first, p, q in _values(p_path, q_path):
-        flags = decision.flags(np.arange(first, first + len(p)), p, q)
+    for flags, p in _flags(decision, p_path, q_path):
         flagged, with_p_value = flagged + int(flags.sum()), with_p_value + int((~np.isnan(p)).sum())
         if decision.top_k is None:
             limit = max(limit, p[flags].max(initial=NO_P_VALUE))
+    turned = blocks.turned((flags for flags, _ in _flags(decision, p_path, q_path)), flagged)
     cut = Cut(last, float(limit))
-    return Ranking(records, p_path, q_path, decision, rows, explained, flagged, with_p_value, cut)
+    return Ranking(records, p_path, q_path, decision, rows, explained, flagged, with_p_value, turned, cut)
+
+
+def _flags(decision: Decision, p_path: Path, q_path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(flags, p-values) in rank order, a row group at a time."""
+    for first, p, q in _values(p_path, q_path):
+        yield decision.flags(np.arange(first, first + len(p)), p, q), p
 
 
 def write(ranking: Ranking, reasons: Sequence[Path], path: Path, marks: Marks) -> None:

@@ -44,6 +44,8 @@ class Scores:
     n_missing: np.ndarray  # int32
     n_out_of_range: np.ndarray  # int32
     n_unseen: np.ndarray  # int32
+    # (n, blocks), float32: the anomaly score by each block of draws alone, less anomaly_score
+    by_block: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
     @classmethod
     def joined(cls, pieces: Sequence[Any]) -> Self:
@@ -256,8 +258,9 @@ class FittedModel:
         reconstruction = nats.sum(1)
         elbo = reconstruction - kl
         bound, shares, divergence = elbo, nats, kl
+        weight_of_vae = self.weights.get("vae", 0.0)
         if set(self.weights) != {"vae"}:
-            weight = self.weights.get("vae", 0.0)
+            weight = weight_of_vae
             bound, shares, divergence = weight * elbo, weight * nats, weight * kl
             fixed = encoded.fixed.sum(1)
             for name, companion in self.companions.items():
@@ -281,6 +284,7 @@ class FittedModel:
             n_missing=encoded.n_missing,
             n_out_of_range=encoded.n_out_of_range,
             n_unseen=encoded.n_unseen,
+            by_block=(weight_of_vae * (blocks.mean(0) - blocks)).T.astype(np.float32),
         )
         return Contributions(scores, shares, -divergence)
 

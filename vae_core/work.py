@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from vae_core import __version__, drift, publishing, sources
 from vae_core.errors import InputError
 from vae_core.ranking import MERGED_ROWS, Key, sort_records, up_to
+from vae_core.turning import BLOCKS
 
 __all__ = [
     "IMAGE_SCORED",
@@ -49,6 +50,8 @@ SCORED = pa.schema(
         ("source", pa.string()),
         ("row", pa.int64()),
         ("_offset", pa.int32()),  # the record's place within the unit
+        # The score by each block of draws alone, less anomaly_score; null: one block has no other.
+        *((name, pa.float32()) for name in BLOCKS),
     ]
 )
 IMAGE_SCORED = [("elbo_excess", pa.float64()), ("complexity_bits", pa.float64()), ("part", pa.string())]
@@ -213,7 +216,10 @@ class ScoreUnit:
     staging: str
 
     def __call__(self, unit: sources.Unit) -> UnitResult:
-        path, made_by = scored_file(Path(self.staging), unit.id), [asdict(unit), __version__, "counts"]
+        path, made_by = (
+            scored_file(Path(self.staging), unit.id),
+            [asdict(unit), __version__, "counts", "blocks"],
+        )
         done = finished(path, made_by)
         if done is not None:
             return done
@@ -330,6 +336,10 @@ def _table(table: pa.Table, scores: Any) -> pa.Table:
         "row": table["_row"],
         "_offset": np.arange(table.num_rows, dtype=np.int32),
     }
+    by_block = getattr(scores, "by_block", np.empty((0, 0)))
+    whole = by_block.shape == (table.num_rows, len(BLOCKS))
+    for b, name in enumerate(BLOCKS):
+        columns[name] = by_block[:, b] if whole else pa.nulls(table.num_rows, pa.float32())
     schema = SCORED
     for name, kind in IMAGE_SCORED if hasattr(scores, "part") else []:
         schema = schema.append(pa.field(name, kind))

@@ -66,6 +66,7 @@ def scored(console: Console, result: Mapping[str, Any]) -> None:
         f"version {safe(result['model_version'])}"
     )
     _records(console, result["top"])
+    _unsure(console, result)
     drift_line(console, result)
     _warnings(console, result)
     console.print(f"Report: {safe(result['folder'])}", soft_wrap=True)
@@ -86,8 +87,17 @@ def drawn(console: Console, result: Mapping[str, Any]) -> None:
 def ranking(console: Console, result: Mapping[str, Any]) -> None:
     _records(console, result["records"])
     console.print(
-        f"{len(result['records']):,} of {result['ranked']:,} records, {result['flagged']:,} flagged"
+        f"{len(result['records']):,} of {result['ranked']:,} records, {result['flagged']:,} flagged (*)"
     )
+    _unsure(console, result)
+
+
+def _unsure(console: Console, result: Mapping[str, Any]) -> None:
+    """How many flags hang on the draws."""
+    from vae_core.page.wording import unsure_flags  # not for every command
+
+    if said := unsure_flags(result):
+        console.print(said)
 
 
 def _records(console: Console, records: Iterable[Mapping[str, Any]]) -> None:

@@ -121,7 +121,7 @@ class ImageModel(FittedModel):
         """Bounds, parts and each region's share of the bound."""
         n = len(encoded.values)
         nats, kl = np.zeros((n, len(self.encoding.regions))), np.zeros(n)
-        blocks, lecture = np.zeros((self.noise.shape[0], n)), np.zeros(n)
+        blocks, lecture = np.zeros((self.noise.shape[0], n)), np.zeros((self.noise.shape[0], n))
         region = torch.from_numpy(self.encoding.region)
         for part, values in self._batches(encoded):
             here = part.stop - part.start
@@ -131,7 +131,7 @@ class ImageModel(FittedModel):
             by_block = terms.sum(-1, dtype=torch.float64).mean(0).unflatten(0, self.noise.shape[:2]).mean(1)
             nats[part], kl[part] = by_region[:here].numpy(), divergence[:here].numpy()
             blocks[:, part] = by_block[:, :here].numpy()
-            lecture[part] = self._lecture_elbo(values, by_block.mean(0) - divergence)[:here].numpy()
+            lecture[:, part] = self._lecture_elbo(values, by_block - divergence)[:, :here].numpy()
         contributions = self._collect(encoded, nats, kl, blocks, reasons)
         contributions.scores = self._combined(contributions.scores, encoded, lecture)
         return contributions
@@ -150,11 +150,11 @@ class ImageModel(FittedModel):
         return encoded
 
     def _lecture_elbo(self, values: Tensor, own: Tensor) -> Tensor:
-        """The ELBO of the VAE on Bernoulli terms, one draw of each block: (n, m) -> (n,), in nats."""
+        """The ELBO of the VAE on Bernoulli terms, one draw of each block: (n, m) -> (blocks, n), in nats."""
         if self.lecture is None:
             return own
         terms, divergence = _terms(self.lecture, values, self.noise[:, 0])
-        return terms.sum(-1, dtype=torch.float64).mean((0, 1)) - divergence
+        return terms.sum(-1, dtype=torch.float64).mean(0) - divergence
 
     def _combined(self, scores: Scores, encoded: Encoded, lecture: np.ndarray) -> ImageScores:
         """The parts of each image, and the ranking's score from them."""
@@ -162,21 +162,32 @@ class ImageModel(FittedModel):
         bits = png_bits(images)
         x = encoded.values.astype(np.float64)
         best = (xlogy(x, x) + xlog1py(1 - x, -x)).sum(1)  # the Bernoulli's terms at parameters equal to x
-        excess = lecture - best
-        parts = {
-            "elbo": -scores.elbo,
-            "excess": -excess,
-            "complexity": -scores.elbo - bits * np.log(2),
-            "levels": self._distance(brightness(images)),
+        levels = self._distance(brightness(images))
+
+        def parts_of(elbo: np.ndarray, lecture: np.ndarray) -> dict[str, np.ndarray]:
+            complexity = -elbo - bits * np.log(2)
+            return {"elbo": -elbo, "excess": best - lecture, "complexity": complexity, "levels": levels}
+
+        parts = parts_of(scores.elbo, lecture.mean(0))
+        combined, part = self._largest(parts)
+        alone = [
+            self._largest(parts_of(scores.elbo - other, own))[0] - combined
+            for other, own in zip(scores.by_block.T, lecture, strict=True)
+        ]
+        values: dict[str, Any] = vars(scores) | {
+            "anomaly_score": combined,
+            "p_value": self.calibration.p_values(combined),
+            "by_block": np.stack(alone, 1).astype(np.float32),
         }
-        own = {"elbo_excess": excess, "complexity_bits": bits, "parts": parts}
-        if self.rank_by == "elbo" or not self.scales:
-            combined, part = -scores.elbo, np.full(len(x), "elbo", object)
-        else:
-            z = np.stack([scale.z(parts[name]) for name, scale in self.scales.items()])
-            combined, part = z.max(0), np.array(list(self.scales), object)[z.argmax(0)]
-        values = vars(scores) | {"anomaly_score": combined, "p_value": self.calibration.p_values(combined)}
+        own: dict[str, Any] = {"elbo_excess": -parts["excess"], "complexity_bits": bits, "parts": parts}
         return ImageScores(**values, **own, part=part)
+
+    def _largest(self, parts: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The score that ranks, and which part it is: of the scaled parts the largest."""
+        if self.rank_by == "elbo" or not self.scales:
+            return parts["elbo"], np.full(len(parts["elbo"]), "elbo", object)
+        z = np.stack([scale.z(parts[name]) for name, scale in self.scales.items()])
+        return z.max(0), np.array(list(self.scales), object)[z.argmax(0)]
 
     def _distance(self, described: np.ndarray) -> np.ndarray:
         """Mean distance to the five training images that are nearest in brightness: (n, f) -> (n,)."""

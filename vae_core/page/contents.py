@@ -51,6 +51,7 @@ def gather(
         "counts": manifest["counts"],
         "model": manifest["model"],
         "rule": wording.flag_rule(manifest["decision"]),
+        "unsure": wording.unsure_flags(manifest["counts"]),
         "records": records,
         "detailed": min(detailed, len(records)),
         "symbols": strip.symbols(),

@@ -6,7 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["HIDDEN", "chance", "count", "figure", "flag_rule", "nats", "short", "without_values"]
+__all__ = [
+    "HIDDEN",
+    "chance",
+    "count",
+    "figure",
+    "flag_rule",
+    "nats",
+    "short",
+    "unsure_flags",
+    "without_values",
+]
 
 COMBINATION = "(unusual combination)"  # as `vae_core.explanation` names the KL, without importing torch
 HIDDEN = "hidden"
@@ -69,6 +79,22 @@ def flag_rule(decision: Mapping[str, Any]) -> str:
     if "alpha" in decision:
         return f"p-value ≤ {decision['alpha']:g}"
     return f"the {decision.get('top_k', 0):,} ranked first"
+
+
+def unsure_flags(counts: Mapping[str, Any]) -> str:
+    """How many flags another block of draws would turn; empty where there are none, or it is not known.
+
+    >>> unsure_flags({"flagged": 12, "flags_lost": 1, "flags_gained": 2})
+    'By other random draws 1 of the 12 flags might go, and 2 others might come.'
+    """
+    lost, gained, flagged = (counts.get(name) for name in ("flags_lost", "flags_gained", "flagged"))
+    if lost is None or gained is None or not flagged:
+        return ""
+    if not lost and not gained:
+        return f"None of the {flagged:,} flags depends on the random draws."
+    return (
+        f"By other random draws {lost:,} of the {flagged:,} flags might go, and {gained:,} others might come."
+    )
 
 
 def without_values(reasons: Sequence[Mapping[str, Any]]) -> str:
