@@ -96,20 +96,23 @@ def register(
     card: str | None = None,
     metrics: Mapping[str, float] | None = None,
     tags: Mapping[str, str] | None = None,
+    once: str | None = None,
     challenge: bool = False,
 ) -> ModelVersion:
     """Log a model folder and make it the next version of `name`: champion if there is none, else challenger.
-    With `challenge` even the first one has to be promoted.
+    With `challenge` even the first one has to be promoted. `once` names the tag whose value no two trainings
+    share: runs that still say RUNNING under it were killed, and are ended.
 
     `pictures` is a folder of PNG files to show beside the curve, `card` the model card as a page. `columns`
     are the names and types that `predict` takes, `example` a pandas frame of a few such records.
     """
     check_name(name)
     with _mlflow() as mlflow:
-        _make_experiment(mlflow)
-        with mlflow.start_run(run_name=name) as run:
+        experiment = _make_experiment(mlflow)
+        if once is not None:
+            _end_killed(mlflow, experiment, once, (tags or {})[once])
+        with mlflow.start_run(run_name=name, tags=dict(tags or {})) as run:
             mlflow.log_params({key: _parameter(value) for key, value in params.items()})
-            mlflow.set_tags(dict(tags or {}))
             _log_metrics(mlflow, run.info.run_id, history, metrics or {})
             info = _log_pyfunc(mlflow, folder, columns, example)
             if pictures is not None and pictures.is_dir():  # of training, in the order of its steps
@@ -336,14 +339,22 @@ def _point_at(mlflow: Any, uri: str) -> None:
             os.environ.pop(name, None)
 
 
-def _make_experiment(mlflow: Any) -> None:
-    """One experiment for all; for the SQLite store its artifacts lie beside the database."""
+def _end_killed(mlflow: Any, experiment: str, tag: str, value: str) -> None:
+    """Runs of a training that was killed say RUNNING for ever: nobody else can end them."""
+    client = mlflow.MlflowClient()
+    running = f"tags.`{tag}` = '{value}' and attributes.status = 'RUNNING'"
+    for run in client.search_runs([experiment], running):
+        client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _make_experiment(mlflow: Any) -> str:
+    """One experiment for all, by its id; for the SQLite store its artifacts lie beside the database."""
     name = "elborank"
     client = mlflow.MlflowClient()
     if client.get_experiment_by_name(name) is None:
         local = tracking_uri().startswith(f"sqlite:///{home()}")
         client.create_experiment(name, (home() / "artifacts").as_uri() if local else None)
-    mlflow.set_experiment(name)
+    return str(mlflow.set_experiment(name).experiment_id)
 
 
 def _log_pyfunc(mlflow: Any, folder: Path, columns: Mapping[str, str], example: Any) -> Any:

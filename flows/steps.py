@@ -197,6 +197,7 @@ def register(
             "heldout_elbo": repr(summary.get("heldout_elbo", "")),
             "rows": str(data.rows),
         },
+        once=TRAINING_KEY,
         challenge=challenge,
     )
     shutil.rmtree(_checkpoint(data, kinds, settings), ignore_errors=True)

@@ -47,7 +47,7 @@ def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, blank: Path) -> Path:
     return tmp_path
 
 
-def register(folder: Path, name: str = "copy", **tags: str) -> registry.ModelVersion:
+def register(folder: Path, name: str = "copy", once: str | None = None, **tags: str) -> registry.ModelVersion:
     columns = storage.load(folder).encoding.columns
     example = pd.DataFrame({name: ["x"] for name in columns})
     return registry.register(
@@ -59,6 +59,7 @@ def register(folder: Path, name: str = "copy", **tags: str) -> registry.ModelVer
         params={"steps": 1},
         history=[{"step": 1, "heldout_elbo": -2.0}, {"step": 2, "heldout_elbo": float("inf")}],
         tags=tags,
+        once=once,
     )
 
 
@@ -210,6 +211,29 @@ def test_a_version_whose_training_died_before_the_alias_gets_it_from_the_same_tr
     assert found is not None and (found.version, found.aliases) == ("1", (alias,))
     assert registry.give_alias(found) == found  # what has its alias keeps it
     assert [row["aliases"] for row in registry.list_models()] == [[alias]]
+
+
+def test_runs_of_a_killed_training_are_ended_by_the_same_training_and_no_others(
+    model: registry.ModelVersion, empty: Path
+) -> None:
+    import mlflow
+
+    register(model.folder, training="other")  # makes the experiment
+    with registry._mlflow():
+        client = mlflow.MlflowClient()
+        experiment = client.get_experiment_by_name("elborank")
+        assert experiment is not None
+        runs = {
+            who: client.create_run(experiment.experiment_id, tags={"training": who}).info.run_id
+            for who in ("this", "that")  # what SIGKILL leaves: nobody ends them
+        }
+        register(model.folder, once="training", training="this")
+        assert {who: client.get_run(run).info.status for who, run in runs.items()} == {
+            "this": "KILLED",
+            "that": "RUNNING",
+        }
+        ended = client.search_runs([experiment.experiment_id], "attributes.status = 'FINISHED'")
+        assert sorted(run.data.tags["training"] for run in ended) == ["other", "this"]
 
 
 def test_an_alias_goes_to_the_newest_version_only(model: registry.ModelVersion, empty: Path) -> None:

@@ -13,6 +13,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
 import time
@@ -177,12 +178,21 @@ def of_ingest(work: Path) -> Contents:
     return found
 
 
+def registry_of(work: Path) -> contextlib.closing[sqlite3.Connection]:
+    path = work / ".elborank" / "mlflow.db"
+    return contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True))
+
+
+def running_in_mlflow(work: Path) -> int:
+    """Runs that nobody has ended."""
+    with registry_of(work) as database:
+        found = database.execute("SELECT count(*) FROM runs WHERE status = 'RUNNING'").fetchone()
+    return int(found[0])
+
+
 def of_train(work: Path) -> Contents:
     """The champion's files, by the registry itself."""
-    import sqlite3
-
-    database = sqlite3.connect(f"file:{work / '.elborank' / 'mlflow.db'}?mode=ro", uri=True)
-    with contextlib.closing(database):
+    with registry_of(work) as database:
         versions = dict(
             database.execute("SELECT version, storage_location FROM model_versions WHERE name = 'shop'")
         )
@@ -233,6 +243,7 @@ def check_after(place: Place, flow: str, ended: Ended) -> None:
     assert place.results(flow) == place.reference[flow], "another result"
     left = place.leftovers()
     assert not left, f"left behind: {left}"
+    assert not (running := running_in_mlflow(place.work)), f"{running} runs in MLflow never ended"
 
 
 def meet(place: Place, point: Point, fault: str) -> str:
