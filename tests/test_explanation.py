@@ -13,6 +13,7 @@ import pytest
 
 from vae_core import training
 from vae_core.explanation import COMBINATION, REASON, explain
+from vae_core.imputation import NORMAL_90, expected_given_others
 from vae_core.scoring import FittedModel
 
 ROWS = 1500
@@ -148,6 +149,18 @@ def test_values_and_expected_values_are_in_the_users_units(model: FittedModel) -
     assert float(reason["expected"]) == pytest.approx(hour["temp"] - 4, abs=5)
     assert float(reason["low"]) < float(reason["expected"]) < float(reason["high"])
     assert float(reason["high"]) - float(reason["low"]) < 25
+
+
+@pytest.mark.parametrize("name", ["temp", "dewp", "wind", "flights"])
+def test_the_expected_range_holds_80_percent_of_fresh_values(model: FittedModel, name: str) -> None:
+    fresh = model.encoding.encode(weather(4000))
+    column = list(model.encoding.columns).index(name)
+    feature = next(j for j, f in enumerate(model.encoding.features) if f.column == column)
+    mean, variance = expected_given_others(model, fresh, np.full(4000, column))
+    half = NORMAL_90 * model.calibration.ranges[name] * np.sqrt(variance[:, feature])
+    inside = np.abs(fresh.values[:, feature] - mean[:, feature]) <= half
+    # 150 held-out values settle the width: the share that it holds has a standard deviation of 3 points.
+    assert 0.7 < inside[fresh.mask[:, feature]].mean() < 0.9
 
 
 def test_the_sentence_reads_well(model: FittedModel) -> None:

@@ -21,7 +21,8 @@ ROUNDING = 1e-5
 class Calibration:
     """Anomaly scores of held-out training records (used neither for fitting nor for early stopping), sorted.
 
-    `typical`: for each contribution (columns, then "kl") its median in nats on those records.
+    `typical`: for each contribution (columns, then "kl") its median in nats on those records. `ranges`: how
+    much wider than the decoder says the range of a number must be to hold 80 % of them (column -> factor).
     """
 
     scores: np.ndarray = field(default_factory=lambda: np.empty(0))
@@ -29,6 +30,7 @@ class Calibration:
     threshold: float = float("nan")  # the score where the fitted tail takes over; nan: no tail
     shape: float = 0.0
     scale: float = 1.0
+    ranges: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def fit(cls, scores: np.ndarray, typical: Mapping[str, float]) -> Calibration:
@@ -82,6 +84,7 @@ class Calibration:
             "threshold": self.threshold if np.isfinite(self.threshold) else None,
             "shape": self.shape,
             "scale": self.scale,
+            "ranges": self.ranges,
         }
 
     @classmethod
@@ -93,6 +96,7 @@ class Calibration:
             float("nan") if threshold is None else threshold,
             document["shape"],
             document["scale"],
+            dict(document.get("ranges", {})),  # models from before have none
         )
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from vae_core.arrow import TYPES, numbers, texts
 from vae_core.columns import Column
-from vae_core.imputation import expected_given_others
+from vae_core.imputation import NORMAL_90, expected_given_others
 from vae_core.scoring import FittedModel
 
 __all__ = ["COMBINATION", "REASON", "explain"]
@@ -34,15 +34,15 @@ REASON = pa.struct(
 )
 SENTENCE_REASONS = 3
 EXPECTED_FOR = 3  # the first reasons; each one's expected value needs imputation of its own
-NORMAL_90 = 1.2815515655446004  # the standard normal's 90 % point: low to high holds 80 %
 
 
 def explain(model: FittedModel, table: pa.Table, *, top: int = 5) -> pa.Table:
     """Reasons for each record of a table: columns why, reasons (at most `top`, largest first), rest_nats.
 
     The nats of the reasons + rest_nats = the record's bound. `expected` is the decoder's mean (for a category
-    the most probable one) with the cell itself hidden, `low` to `high` the central 80 % of P(x|z), in the
-    user's units; `nats` is the contribution to the bound, `typical` its median on held-out records.
+    the most probable one) with the cell itself hidden, `low` to `high` the central 80 % of P(x|z), as wide as
+    held-out records need it, in the user's units; `nats` is the contribution to the bound, `typical` its
+    median on held-out records.
     """
     encoded = model.encoding.encode(table)
     parts = model.evaluate(encoded)
@@ -111,6 +111,7 @@ class _Cells:
         self.features = [j for j, f in enumerate(encoding.features) if f.column == index]
         self.one_hot = encoding.preset == "lecture"
         self.unit_interval = encoding.preset == "lecture" or encoding.likelihood is not None
+        self.widening = model.calibration.ranges.get(self.column.name, 1.0)
         array = table.column(self.column.name)
         textual = self.column.kind == "category" or self.column.type in ("string", "int64")
         self.texts = texts(array).to_pylist() if textual else None
@@ -164,7 +165,8 @@ class _Cells:
         if column.kind == "boolean":
             entry["expected"] = self._number(float(mean >= 0.5))
             return
-        low, high = mean - NORMAL_90 * deviation, mean + NORMAL_90 * deviation
+        half = NORMAL_90 * self.widening * deviation
+        low, high = mean - half, mean + half
         if self.unit_interval:
             low, high = max(low, 0.0), min(high, 1.0)
         start, unit = column.mean, column.spread

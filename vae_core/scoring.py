@@ -115,6 +115,7 @@ class FittedModel:
             return self
         own = Calibration(typical=self.calibration.typical)  # two of three members: scores, but no p-values
         calibration = self.alone.get(next(iter(kept)), own) if len(kept) == 1 else own
+        calibration = replace(calibration, ranges=self.calibration.ranges)
         return replace(self, weights=weights, calibration=calibration, alone={})
 
     def score(self, table: pa.Table | pa.RecordBatch, *, draws: int | None = None) -> Scores:

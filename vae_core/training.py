@@ -21,6 +21,7 @@ from vae_core.committee import with_companions
 from vae_core.descent import Progress, Run, TrainingStopped, optimise, stopped
 from vae_core.encoding import TableEncoding
 from vae_core.errors import InputError
+from vae_core.imputation import range_factors
 from vae_core.linear_start import set_input_scaling, start_linear
 from vae_core.minibatches import InMemory, Minibatches, Stream, Streamed, tensors
 from vae_core.model import VAE, Architecture
@@ -271,6 +272,10 @@ def _finish(encoding: TableEncoding, records: TrainingRecords, settings: Setting
     }
     model.calibration = _calibrate(model, records)
     heldout = len(records.calibration.values) > 0
+    if heldout:
+        model.calibration.ranges = range_factors(
+            model, records.calibration, random_state=settings.random_state
+        )
     model.summary |= {
         "rows": {
             "fit": len(records.fit.values),

@@ -29,8 +29,7 @@ from scipy import stats
 
 from tests.bench.quality import Labelled, drawn, read_tables, split
 from vae_core import explanation, training
-from vae_core.explanation import NORMAL_90
-from vae_core.imputation import expected_given_others
+from vae_core.imputation import NORMAL_90, expected_given_others
 from vae_core.scoring import FittedModel
 
 FDR, TOP, TIES, EACH = 0.1, 0.01, 100, 40
@@ -118,11 +117,12 @@ def explained(model: FittedModel, fresh: pa.Table, seed: int) -> dict[str, Any]:
 
 
 def coverage(model: FittedModel, fresh: pa.Table, seed: int) -> tuple[int, int]:
-    """Real cells of normal records, hidden in turn: those that lie in their expected range, and all."""
+    """Numbers of normal records, hidden in turn: those that lie in their expected range, and all."""
     generator = np.random.default_rng([seed, 8])
     some = fresh.take(pa.array(generator.choice(fresh.num_rows, min(300, fresh.num_rows), replace=False)))
     encoded = model.encoding.encode(some)
-    real = [f.column for f in model.encoding.features if f.likelihood == "gaussian"]
+    described = model.encoding.described
+    real = [c for c, column in enumerate(described) if column.modelled and column.kind in ("real", "whole")]
     if not real:
         return 0, 0
     column = generator.choice(np.array(real), some.num_rows)
@@ -130,7 +130,8 @@ def coverage(model: FittedModel, fresh: pa.Table, seed: int) -> tuple[int, int]:
     owner = {f.column: j for j, f in enumerate(model.encoding.features)}
     at = np.arange(some.num_rows), np.array([owner[c] for c in column])
     seen = encoded.mask[at]
-    inside = np.abs(encoded.values[at] - mean[at]) <= NORMAL_90 * np.sqrt(variance[at])
+    widening = np.array([model.calibration.ranges.get(described[c].name, 1.0) for c in column])
+    inside = np.abs(encoded.values[at] - mean[at]) <= NORMAL_90 * widening * np.sqrt(variance[at])
     return int((inside & seen).sum()), int(seen.sum())
 
 
