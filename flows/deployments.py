@@ -147,12 +147,14 @@ def deploy(file: DatasetFile, *, automation: bool = True) -> dict[str, Any]:
     from flows import prefect_server
 
     made = deployments(file)
-    prefect_server.make_pool(file.deploy.pool, file.deploy.type)
-    ids = {f"{d.flow}/{d.name}": prefect_server.apply(d, file.deploy.pool) for d in made}
+    with prefect_server.asked():
+        prefect_server.make_pool(file.deploy.pool, file.deploy.type)
+        ids = {f"{d.flow}/{d.name}": prefect_server.apply(d, file.deploy.pool) for d in made}
+        zombies = prefect_server.make_zombie_automation() if automation else None
     return {
         "pool": file.deploy.pool,
         "type": file.deploy.type,
-        "zombies": prefect_server.make_zombie_automation() if automation else None,
+        "zombies": zombies,
         "deployments": [
             {
                 "deployment": f"{d.flow}/{d.name}",
@@ -253,15 +255,16 @@ def serve(
             "parameters": chosen,
         }
     )
-    score_flow.serve(
-        name=name,
-        schedule=prefect_server.schedule(when),
-        parameters=chosen,
-        tags=["elborank"],
-        limit=1,  # runs of one deployment wait for each other: they would only share the processors
-        print_starting_message=False,
-        entrypoint_type=EntrypointType.MODULE_PATH,  # runs start in any working folder
-    )
+    with prefect_server.asked():
+        score_flow.serve(
+            name=name,
+            schedule=prefect_server.schedule(when),
+            parameters=chosen,
+            tags=["elborank"],
+            limit=1,  # runs of one deployment wait for each other: they would only share the processors
+            print_starting_message=False,
+            entrypoint_type=EntrypointType.MODULE_PATH,  # runs start in any working folder
+        )
 
 
 def interval(moment: datetime, every: str | None, cron: str | None) -> tuple[datetime, datetime]:

@@ -18,6 +18,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import ParameterTypeError
 
+from flows import prefect_server
 from flows.registry import RegistryUnavailable
 from vae_core.errors import InputError, Refused, one_line
 
@@ -61,9 +62,10 @@ for _name in ("prefect.flow_runs", "prefect.task_runs"):
 
 
 def run(flow: Any, *arguments: Any, **options: Any) -> Any:
-    """Call a flow; parameters that it refuses are the user's to mend."""
+    """Call a flow; parameters that it refuses, and a server that is not there, are the user's to mend."""
     try:
-        return flow(*arguments, **options)
+        with prefect_server.asked():
+            return flow(*arguments, **options)
     except ParameterTypeError as error:
         problem = " ".join(str(error).split())
         raise InputError(problem.removeprefix("Flow run received invalid parameters: - ")) from error

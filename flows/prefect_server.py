@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,44 @@ if TYPE_CHECKING:
 ZOMBIES = "elborank: runs whose heartbeat stopped have crashed"
 SILENCE = timedelta(seconds=90)  # three missed heartbeats
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
+UNREACHED = "Failed to reach API"  # how Prefect's RuntimeError begins when it starts a run
+
+
+@contextmanager
+def asked() -> Iterator[None]:
+    """A server that cannot be reached, or that refuses, is one line for whoever typed the command."""
+    import httpx
+
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        code = error.response.status_code
+        if code in (401, 403):
+            raise InputError(
+                f"the Prefect server at {_address()} does not know this password",
+                fix="Set PREFECT_API_AUTH_STRING to USER:PASSWORD as the server has it",
+            ) from error
+        reason = one_line(error.response.text)[:200]
+        raise InputError(f"the Prefect server at {_address()} answered {code}: {reason}") from error
+    except httpx.TransportError as error:
+        raise _unreached(error) from error
+    except RuntimeError as error:
+        if not str(error).startswith(UNREACHED):
+            raise
+        raise _unreached(error.__cause__ or error) from error
+
+
+def _unreached(error: BaseException) -> InputError:
+    reason = one_line(str(error)) or type(error).__name__
+    return InputError(
+        f"the Prefect server at {_address()} cannot be reached: {reason}",
+        fix="Start it, or correct PREFECT_API_URL; without PREFECT_API_URL typed commands need no server",
+    )
+
+
+def _address() -> str:
+    """As configured, without a user and a password in it."""
+    return re.sub(r"://[^/@\s]+@", "://", one_line(os.environ.get("PREFECT_API_URL", "PREFECT_API_URL")))
 
 
 def schedule(when: Schedule) -> Any:
