@@ -23,6 +23,7 @@ ORDER = (
     "feedback",
     "report",
     "work",
+    "turning",
     "ranking",
     "publishing",
     "engines",
