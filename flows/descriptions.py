@@ -69,6 +69,19 @@ def of_training(version: ModelVersion, data: Any, *, reused: bool) -> dict[str, 
     }
 
 
+def of_model(version: ModelVersion, *, hide_values: bool = False) -> dict[str, Any]:
+    """A registered version and its card; with `hide_values` without any column's distribution."""
+    from vae_core import storage
+    from vae_core.card import card, finite
+
+    told = finite(card(storage.load(version.folder)))
+    if hide_values:
+        secret = ("quantiles", "categories")
+        told["columns"] = [{k: v for k, v in c.items() if k not in secret} for c in told["columns"]]
+    names = ("name", "version", "aliases", "sha256", "folder")
+    return {**{name: getattr(version, name) for name in names}, "card": told}
+
+
 def of_rows(rows: Sequence[Mapping[str, Any]], *, hide_values: bool) -> list[dict[str, Any]]:
     """Rows of a report; with `hide_values` without any value of a record: columns, keys and nats remain."""
     from vae_core.page.wording import HIDDEN, without_values

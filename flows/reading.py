@@ -49,8 +49,13 @@ def report(path: str, *, top: int, hide_values: bool = False) -> dict[str, Any]:
     return {**told, "records": judgements.marked(found, rows)}
 
 
-def explain(path: str, record_id: str, *, hide_values: bool = False) -> dict[str, Any]:
-    """One record of a report, with its reasons; where several share the key, the highest-ranked."""
+def explain(
+    path: str, record_id: str, *, similar: int | None = None, hide_values: bool = False
+) -> dict[str, Any]:
+    """One record of a report, with its reasons; where several share the key, the highest-ranked.
+
+    `similar`: also so many normal records of the same report that are like the rest of this one.
+    """
     from flows import remote
     from vae_core import report as reports
 
@@ -59,6 +64,10 @@ def explain(path: str, record_id: str, *, hide_values: bool = False) -> dict[str
     told = descriptions.of_report(found.folder, found.manifest)
     if not hide_values:
         told |= descriptions.of_map(found.folder, rows[0])
+    if similar:
+        from flows import similar as neighbours
+
+        told |= neighbours.of_record(found, rows[0], similar, hide_values=hide_values)
     shown = descriptions.of_rows(rows[:1], hide_values=hide_values)
     return {**told, "same_key": len(rows), **judgements.marked(found, shown)[0]}
 

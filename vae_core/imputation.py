@@ -11,7 +11,7 @@ from vae_core.encoding import Encoded
 from vae_core.records import take
 from vae_core.scoring import FittedModel
 
-__all__ = ["NORMAL_90", "expected_given_others", "range_factors"]
+__all__ = ["NORMAL_90", "expected_given_others", "imputed", "range_factors"]
 
 ROUNDS = 4  # of imputation: each moves the hidden cell to what the others imply
 DRAWS = 4
@@ -34,7 +34,11 @@ def expected_given_others(
     count.
     """
     owner = np.array([feature.column for feature in model.encoding.features])
-    hidden = owner[None, :] == column[:, None]
+    return imputed(model, encoded, owner[None, :] == column[:, None])
+
+
+def imputed(model: FittedModel, encoded: Encoded, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance under P(x|z) with these cells (n, features) hidden: two arrays of the same shape."""
     few = model.with_draws(DRAWS)
     current = replace(encoded, values=np.where(hidden, 0, encoded.values), mask=encoded.mask & ~hidden)
     mean, variance = few.moments(current)

@@ -173,6 +173,19 @@ class FittedModel:
             mean[part], variance[part] = average[: part.stop - first], spread[: part.stop - first]
         return mean, variance
 
+    @torch.no_grad()
+    def codes(self, encoded: Encoded) -> np.ndarray:
+        """The mean of Q(z|x), of each member of the ensemble: (n, members, latents)."""
+        encoded = self._refuse(encoded)
+        a, rows = self.vae.architecture, self.batch_rows
+        found = np.zeros((len(encoded.values), a.members, a.latent))
+        for first in range(0, len(found), rows):
+            part = slice(first, min(first + rows, len(found)))
+            values, mask, context = self._padded(encoded, part, rows)
+            mean, _ = self.vae.encode(self.vae.inputs(values, mask), context)
+            found[part] = mean.transpose(0, 1)[: part.stop - first].numpy()
+        return found
+
     def _micro_batch(
         self, batch: tuple[Tensor, ...], chunks: list[tuple[int, Tensor]]
     ) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from flows import terminal
-from flows.commands.options import Json
+from flows.commands.options import HideValues, Json
 
 app = typer.Typer(no_args_is_help=True, help="List the registered models, promote one, or go back.")
 
@@ -18,6 +18,26 @@ def models_list(json: Json = False) -> None:
     from flows import registry
 
     terminal.show({"models": registry.list_models()}, json, terminal.models)
+
+
+@app.command(
+    "show",
+    epilog=terminal.examples(
+        "elborank models show nyc-weather", "elborank models show nyc-weather --version 3"
+    ),
+)
+def models_show(
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    version: Annotated[str | None, typer.Option(help="The version. Default: the champion.")] = None,
+    hide_values: HideValues = False,
+    json: Json = False,
+) -> None:
+    """Show the model card: data, likelihoods, held-out ELBO, calibration, and each column in training."""
+    from flows import descriptions, registry
+
+    chosen = "@champion" if version is None else f"/{version}"
+    found = registry.resolve(f"models:/{registry.check_name(name)}{chosen}")
+    terminal.show(descriptions.of_model(found, hide_values=hide_values), json, terminal.model_card)
 
 
 @app.command(

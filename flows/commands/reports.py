@@ -60,18 +60,30 @@ def drift(
 
 
 @app.command(
-    epilog=terminal.examples('elborank explain reports/nyc-weather/run=.../ "EWR|2013-02-12T08:00:00Z"')
+    epilog=terminal.examples(
+        'elborank explain reports/nyc-weather/run=.../ "EWR|2013-02-12T08:00:00Z"',
+        'elborank explain reports/nyc-weather/run=.../ "EWR|2013-02-12T08:00:00Z" --similar 3',
+    )
 )
 def explain(
     path: Annotated[str, typer.Argument(help="A report's folder.")],
     record_id: Annotated[str, typer.Argument(help="The record's key, as in the report.")],
+    similar: Annotated[
+        int | None, typer.Option(min=1, max=20, help="Also show this many similar normal records.")
+    ] = None,
     hide_values: HideValues = False,
     json: Json = False,
 ) -> None:
-    """Say why one record stands where it stands: the columns that made it unlikely, in nats."""
+    """Say why one record stands where it stands: the columns that made it unlikely, in nats.
+
+    Similar normal records are those of the same report, not flagged and with a p-value of at least 0.5,
+    that are nearest in latent space with the strange columns left out. They are read from the dataset and
+    the model that made the report, which must be here.
+    """
     from flows import reading
 
-    terminal.show(reading.explain(path, record_id, hide_values=hide_values), json, terminal.explained)
+    result = reading.explain(path, record_id, similar=similar, hide_values=hide_values)
+    terminal.show(result, json, terminal.explained)
 
 
 @app.command(

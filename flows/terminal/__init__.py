@@ -3,6 +3,7 @@
 Text that comes from the user's files is data: control characters become visible and markup is not obeyed.
 """
 
+from flows.terminal.card import model_card
 from flows.terminal.operations import backfilled, decision, deployments
 from flows.terminal.progress import scoring, spinner, training
 from flows.terminal.reports import diff, drift, judged, judgement
@@ -36,6 +37,7 @@ __all__ = [
     "generated",
     "judged",
     "judgement",
+    "model_card",
     "models",
     "print_csv",
     "print_yaml",

@@ -14,6 +14,7 @@ STATUS = {"new": "bold red", "persisting": "yellow", "resolved": "green"}
 SHOWN = 10  # records of each status
 SHOWN_LINES = 50  # judgements, the last ones
 MOVED = 5  # columns that a scoring command names
+VALUES_SHOWN, BESIDE = 20, 4  # columns, and similar records beside each other, that fit a terminal
 
 
 def drift_line(console: Console, result: Mapping[str, Any]) -> None:
@@ -73,6 +74,32 @@ def diff(console: Console, result: Mapping[str, Any]) -> None:
             console.print(f"and {count - SHOWN:,} more that are {status} (--json, --output FILE.parquet)")
     if result["output"]:
         console.print(f"Comparison: {safe(result['output'])}", soft_wrap=True)
+
+
+def similar(console: Console, result: Mapping[str, Any]) -> None:
+    """Normal records that are like the rest of a strange one: who they are, their values beside its own."""
+    found = result["similar"]
+    if not found:
+        console.print("No record of this report is normal enough to be compared with.")
+        return
+    console.print("Similar normal records, the strange columns left aside:")
+    for place, row in enumerate(found, start=1):
+        told = f"({place}) {safe(row['record_id'])}, rank {row['rank']:,}, distance {number(row['distance'])}"
+        console.print(told)
+    if "values" not in result:
+        return
+    first = [reason["feature"] for reason in result["reasons"] if reason["feature"] in result["values"]]
+    rest = [name for name in result["values"] if name not in first]
+    names = [*first, *rest][:VALUES_SHOWN]
+    beside = found[:BESIDE]
+    table = new_table("column", "this record", *(f"({place})" for place in range(1, len(beside) + 1)))
+    for name in names:
+        own = safe(result["values"][name])
+        shown = f"[bold]{own}[/]" if name in first else own
+        table.add_row(safe(name), shown, *(safe(row["values"][name]) for row in beside))
+    console.print(table)
+    if len(names) < len(result["values"]) or len(beside) < len(found):
+        console.print("All columns and records: --json")
 
 
 def _rank(rank: int | None) -> str:

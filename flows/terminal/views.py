@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from flows.terminal.operations import decision
-from flows.terminal.reports import drift_line, mark
+from flows.terminal.reports import drift_line, mark, similar
 from flows.terminal.text import bar, blank, new_table, number, safe
 from vae_core.errors import one_line
 
@@ -143,6 +143,8 @@ def explained(console: Console, result: Mapping[str, Any]) -> None:
         )  # fmt: skip
     table.add_row("the rest", "", "", "", number(result["rest_nats"]), "", "")
     console.print(table)
+    if "similar" in result:
+        similar(console, result)
 
 
 def generated(console: Console, result: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ __all__ = [
     "count",
     "figure",
     "flag_rule",
+    "named",
     "nats",
     "short",
     "unsure_flags",
@@ -95,6 +96,20 @@ def unsure_flags(counts: Mapping[str, Any]) -> str:
     return (
         f"By other random draws {lost:,} of the {flagged:,} flags might go, and {gained:,} others might come."
     )
+
+
+def named(reasons: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The columns that a record's sentence names: the first, and up to two that weigh 5 % of it or more.
+
+    >>> named([{"feature": name, "nats": nats, "typical": 0.0} for name, nats in (("a", -90.0), ("b", -1.0))])
+    ['a']
+    """
+    below = [reason["typical"] - reason["nats"] for reason in reasons[:3]]
+    return [
+        reason["feature"]
+        for reason, nats in zip(reasons, below, strict=False)
+        if nats >= 0.05 * below[0] and reason["feature"] != COMBINATION
+    ]
 
 
 def without_values(reasons: Sequence[Mapping[str, Any]]) -> str:
