@@ -146,6 +146,9 @@ class VAE(nn.Module):
         """
         if self.architecture.image:
             return (values.to(self.input_mean.dtype) - self.input_mean) / self.input_spread
+        complete = not values.is_cuda and bool(mask.all())
+        if complete and len(self.numeric) == mask.shape[1] and not self.architecture.indicators:
+            return (values.to(self.input_mean.dtype) - self.input_mean) / self.input_spread
         x, seen = self.raw_inputs(values, mask)
         return torch.where(seen, (x - self.input_mean) / self.input_spread, torch.zeros_like(x))
 

@@ -23,7 +23,8 @@ __all__ = ["Contributions", "FittedModel", "Scores"]
 BLOCKS = 4  # independently scrambled blocks of noise: their spread gives elbo_se
 # A micro-batch: so many records, and draws at a time until so many codes are decoded at once. The numbers
 # then stay in the processor's cache; decoder outputs are bounded for wide tables.
-BATCH_ROWS, BATCH_CODES, BATCH_ELEMENTS = 512, 2048, 2_000_000
+BATCH_ROWS, BATCH_CODES, BATCH_ELEMENTS = 1024, 4096, 2_000_000
+FEW_ROWS = 256  # of a micro-batch of expected values: records that get reasons are few
 FARTHEST = 1e300  # a value scaled to [0, 1] may overflow: its distance stays finite
 AT_ONCE = 16_384  # records: encoded, scored and let go, so that memory and caches hold no whole unit
 # Nats for a cell outside [0, 1] under a likelihood that lives there: a finite stand-in for -infinity.
@@ -161,7 +162,7 @@ class FittedModel:
         """Mean and variance of each feature under P(x|z), z from Q, in model values: (n, features) each."""
         encoded = self._refuse(encoded)
         mean, variance = np.zeros(encoded.values.shape), np.zeros(encoded.values.shape)
-        rows = self.batch_rows
+        rows = min(FEW_ROWS, self.batch_rows)
         for first in range(0, len(mean), rows):
             part = slice(first, min(first + rows, len(mean)))
             values, mask, context = self._padded(encoded, part, rows)
@@ -195,7 +196,8 @@ class FittedModel:
         total = torch.zeros((self.noise.shape[0], *values.shape), dtype=torch.float64)
         for block, noise in chunks:
             parameters = self.vae.decode_draws(mean, log_variance, context, noise)
-            total[block] += self.vae.log_prob(values, parameters, mask).sum((0, 1))
+            terms = self.vae.log_prob(values, parameters, mask).flatten(0, 1)
+            total[block] += terms[0] if len(terms) == 1 else terms.sum(0)
         total /= mean.shape[0] * self.noise.shape[1]
         return total, kl_standard_normal(mean, log_variance)
 

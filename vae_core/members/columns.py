@@ -38,6 +38,8 @@ class IndependentColumns:
         self.cumulative = cumulative  # (m, BINS + 1): the kernel density's distribution function at the edges
         self.shares = shares  # (m, classes): log-probabilities of discrete columns
         self.features = list(features)
+        with np.errstate(invalid="ignore"):  # a discrete column has no grid
+            self.density = np.diff(cumulative, axis=1) / np.diff(edges, axis=1)
 
     @classmethod
     def fit(cls, values: np.ndarray, mask: np.ndarray, features: Sequence[Feature]) -> IndependentColumns:
@@ -86,11 +88,9 @@ class IndependentColumns:
         return self.log_prob(values, mask), np.zeros(len(values))
 
     def _log_density(self, j: int, x: np.ndarray) -> np.ndarray:
-        edges, cumulative = self.edges[j], self.cumulative[j]
-        place = np.searchsorted(edges, x, side="right") - 1
-        inside = (place >= 0) & (place < BINS)
-        place = place.clip(0, BINS - 1)
-        kernel = np.where(inside, np.diff(cumulative)[place] / np.diff(edges)[place], 0.0)
+        first, last = self.edges[j, 0], self.edges[j, -1]
+        place = ((x.clip(first, last) - first) * (BINS / (last - first))).astype(np.int64).clip(max=BINS - 1)
+        kernel = np.where((x >= first) & (x < last), self.density[j, place], 0.0)
         return np.log((1 - HEAVY) * kernel + HEAVY * _student(x))
 
     def _log_mass(self, j: int, x: np.ndarray, step: float) -> np.ndarray:
@@ -116,7 +116,8 @@ class IndependentColumns:
 
 def _student(x: np.ndarray) -> np.ndarray:
     """Density of Student's t with 2 degrees of freedom."""
-    return (2 + np.square(x)) ** -1.5
+    spread = 2 + np.square(x)
+    return 1 / spread / np.sqrt(spread)
 
 
 def _kernel_distribution(observed: np.ndarray, feature: Feature) -> tuple[np.ndarray, np.ndarray]:
