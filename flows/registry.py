@@ -58,7 +58,12 @@ _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[
 
 
 class RegistryUnavailable(InputError):
-    """The registry could not be asked, or answered with an error: worth another try."""
+    """The registry could not be asked, or answered with an error: worth another try.
+
+    `away` where no answer came at all: a refusal is an answer.
+    """
+
+    away = False
 
 
 @dataclass(frozen=True)
@@ -323,10 +328,24 @@ def _mlflow() -> Iterator[Any]:
         yield mlflow
     except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
         reason = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
-        raise RegistryUnavailable(
+        problem = RegistryUnavailable(
             _without_password(f"the model registry at {uri} said: {reason}"),
             fix="Check MLFLOW_TRACKING_URI, or unset it to use the one in .elborank",
-        ) from error
+        )
+        problem.away = _is_away(error)
+        raise problem from error
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether no answer came: MLflow's exception was made where the network's was caught."""
+    from requests import exceptions as network
+
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return any(isinstance(c, network.ConnectionError | network.Timeout | network.RetryError) for c in causes)
 
 
 def _point_at(mlflow: Any, uri: str) -> None:

@@ -7,7 +7,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows import notifications, reading, registry, scheduled, steps
+from flows import last_known, notifications, reading, registry, scheduled, steps
 from flows.dataset_file import Notify
 from flows.ingest import read
 from flows.intervals import Schedule
@@ -84,7 +84,9 @@ def score_flow(
             publish_report(kept)
             return kept
     decision = steps.check_decision(fdr=fdr, alpha=alpha, top_k=top_k)
-    version = resolve(model)
+    version, warnings = last_known.resolve(model, resolve)
+    for warning in warnings:
+        warn()(warning)
     data = read(
         path,
         **steps.as_the_model_reads(version, images),
@@ -112,6 +114,7 @@ def score_flow(
         "on_drift": on_drift,
     }
     result = rank(version, data, options)
+    result["warnings"] = warnings + result["warnings"]
     publish_report(result)
     notifications.tell(notify, result, warn=warn())
     reading.refuse_drift(result)

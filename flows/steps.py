@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from flows import datasets, descriptions, judgements, registry, together
+from flows import datasets, descriptions, judgements, last_known, registry, together
 from flows.registry import ModelVersion, home
 from flows.scratch import scratch, sweep
 from vae_core.errors import InputError, one_line
@@ -292,9 +292,10 @@ def score(path: str, *, model: str, progress: Any = None, **options: Any) -> dic
     ranking = {k: options.pop(k) for k in ("output", "as_of", "replace", "workers", "members")}
     ranking |= {"allow_empty": options.get("allow_empty", False), "rank_by": options.pop("rank_by", None)}
     ranking |= {k: options.pop(k) for k in ("engine", "draws", "on_drift", "hide_values") if k in options}
-    version = registry.resolve(model)
+    version, warnings = last_known.resolve(model)
     data = ingest(path, **as_the_model_reads(version, options.pop("images", None)), **options)
-    return rank(version, data, **ranking, decision=decision, progress=progress)
+    result = rank(version, data, **ranking, decision=decision, progress=progress)
+    return result | {"warnings": warnings + result["warnings"]}
 
 
 def as_the_model_reads(version: ModelVersion, images: Mapping[str, Any] | None = None) -> dict[str, Any]:

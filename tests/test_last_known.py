@@ -1,0 +1,88 @@
+"""Scoring while the registry is away: with what it said last, verified and said; a refusal is obeyed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from flows import last_known, registry, steps
+from flows.registry import RegistryUnavailable
+from tests import shop
+
+CHAMPION = "models:/shop@champion"
+
+
+class Refuses(BaseHTTPRequestHandler):
+    """Says 401 to everything, as MLflow's server does to a wrong password."""
+
+    def do_GET(self) -> None:
+        self.send_error(401)
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Silence."""
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Refuses)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a server that has gone."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    server = HTTPServer(("127.0.0.1", 0), Refuses)
+    server.server_close()
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+def test_the_last_answer_counts_while_the_registry_is_away(
+    in_shop: shop.Shop, away: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"model": CHAMPION, "output": "away", "fdr": 0.05, "workers": 1, "members": None}
+    options |= {"as_of": None, "replace": False}
+    first = steps.score("sales.csv", **options)
+    assert not [line for line in first["warnings"] if "registry" in line]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", away)
+    again = steps.score("sales.csv", **options)
+    assert not again["published"] and again["folder"] == first["folder"]
+    assert CHAMPION in again["warnings"][0] and f"version {first['model_version']}" in again["warnings"][0]
+
+
+def test_nothing_is_scored_by_a_copy_that_was_changed_or_never_noted(
+    in_shop: shop.Shop, away: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    version, _ = last_known.resolve(CHAMPION)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", away)
+    with pytest.raises(RegistryUnavailable):
+        last_known.resolve("models:/shop@challenger")
+    known, warnings = last_known.resolve(CHAMPION)
+    assert (known.version, known.sha256, len(warnings)) == (version.version, version.sha256, 1)
+    monkeypatch.setattr("vae_core.storage.model_digest", lambda _: "another")
+    with pytest.raises(RegistryUnavailable):
+        last_known.resolve(CHAMPION)
+
+
+def test_a_registry_that_refuses_is_obeyed(
+    in_shop: shop.Shop, refusing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last_known.resolve(CHAMPION)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", refusing)
+    with pytest.raises(RegistryUnavailable) as refused:
+        last_known.resolve(CHAMPION)
+    assert not refused.value.away
+
+
+def test_a_folder_needs_no_note(in_shop: shop.Shop) -> None:
+    folder = registry.resolve(CHAMPION).folder
+    assert last_known.resolve(str(folder))[1] == []
