@@ -33,6 +33,7 @@ def generate_flow(
     seed: int = 0,
     data: str | None = None,
     like: str | None = None,
+    peer: bool = False,
     replace: bool = False,
     every: str | None = None,
     cron: str | None = None,
@@ -49,5 +50,5 @@ def generate_flow(
         output = synthetic.of_interval(output, first)
         if Path(output).exists() and not replace:
             return {"output": output, "published": False}
-    chosen = {"mean": mean, "missing": missing, "seed": seed, "data": data, "like": like}
+    chosen = {"mean": mean, "missing": missing, "seed": seed, "data": data, "like": like, "peer": peer}
     return write(resolve(model), n, output, **chosen, replace=replace)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flows import steps
+from flows.peer import tvae, tvae_sample
 from flows.registry import ModelVersion
 from flows.terminal import csv_cell
 from vae_core import generation, publishing, sources, storage
@@ -39,15 +40,20 @@ def write_sample(
     seed: int = 0,
     data: str | None = None,
     like: str | None = None,
+    peer: bool = False,
     replace: bool = False,
 ) -> dict[str, Any]:
     """Draw n records, write them to `output` (.parquet or .csv) whole or not at all, and compare them.
 
-    Of images: an .npz file or a folder of PNG files; with `like`, an image, the nearest normal one.
+    Of images: an .npz file or a folder of PNG files; with `like`, an image, the nearest normal one. `peer`:
+    also compare with a TVAE's records.
     """
     model = storage.load(version.folder)
     if isinstance(model, ImageModel):
         from flows import synthetic_images
+
+        if peer:
+            raise InputError("a TVAE makes records of tables, no images", fix="Leave out --peer")
 
         if like is not None:
             return synthetic_images.write_nearest(version, model, like, output, replace=replace)
@@ -66,9 +72,14 @@ def write_sample(
         raise Refused(f"{one_line(output)} exists already. Add --replace to overwrite it.")
     if target.suffix.lower() == ".csv" and model.encoding.vectors:
         raise InputError("cannot hold vectors: it is CSV", file=output, fix="End the name in .parquet")
+    if peer:
+        tvae()  # whether it is there is known before work begins
+    known = training_data(version, data)
+    if peer and known is None:
+        fix = "Name data of the same columns with --data"
+        raise InputError("the training data are not where they were, and a TVAE learns from data", fix=fix)
     table = generation.sample(model, n, random_state=seed, mean=mean, missing=missing)
     _write_whole(table, target)
-    known = training_data(version, data)
     return {
         "model": version.name,
         "model_version": version.version,
@@ -76,14 +87,14 @@ def write_sample(
         "output": output,
         "compared_with": str(known.folder) if known is not None else None,
         "distances": compare(model, known, table, seed=seed) if known is not None else [],
-        "realism": realism(model, known, table, seed=seed) if known is not None else None,
+        "realism": realism(model, known, table, seed=seed, peer=peer) if known is not None else None,
     }
 
 
 def realism(
-    model: FittedModel, data: sources.Dataset, generated: pa.Table, *, seed: int
-) -> dict[str, float] | None:
-    """How well a classifier tells generated records from the data's, and as many drawn from pPCA.
+    model: FittedModel, data: sources.Dataset, generated: pa.Table, *, seed: int, peer: bool = False
+) -> dict[str, float | None]:
+    """How well a classifier tells generated records from the data's, as many of pPCA, of a TVAE on request.
 
     By the modelled columns as the model sees them; a missing cell is missing there too.
     """
@@ -92,8 +103,13 @@ def realism(
     linear = linear_sample(
         encoding, table, generated.num_rows, seed=seed, latent=model.vae.architecture.latent
     )
+    made = {"vae": generated, "ppca": linear}
+    if peer:
+        other = tvae_sample(encoding, table, generated.num_rows, seed=seed)
+        if other is not None:
+            made["tvae"] = other
     sides = []
-    for records in (table, generated, linear):
+    for records in (table, *made.values()):
         columns = [
             records.column(c.name)
             if c.name in records.column_names
@@ -102,11 +118,10 @@ def realism(
         ]
         encoded = encoding.encode(pa.table(columns, names=list(encoding.columns)))
         sides.append(np.where(encoded.mask, encoded.values, np.nan))
-    real, made, other = sides
-    return {
-        "vae": told_apart(real, made, random_state=seed),
-        "ppca": told_apart(real, other, random_state=seed),
-    }
+    real, *others = sides
+    told: dict[str, float | None] = {"tvae": None} if peer else {}
+    told |= {name: told_apart(real, side, random_state=seed) for name, side in zip(made, others, strict=True)}
+    return told
 
 
 def of_interval(output: str, start: datetime) -> str:

@@ -156,6 +156,27 @@ def test_generate_writes_records_in_the_columns_types_and_categories_of_the_data
     assert "--replace" in complaint(capsys, 3, *arguments)
 
 
+def test_generated_records_are_compared_with_a_peers(
+    in_shop: shop.Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ctgan", reason="in the extra bench")
+    arguments = ["--n", "400", "--output", str(tmp_path / "made.parquet"), "--peer"]
+    realism = run_json(capsys, "generate", "--model", "models:/shop@champion", *arguments)["realism"]
+    assert list(realism) == ["tvae", "vae", "ppca"]
+    assert 0.4 < realism["vae"] < realism["tvae"] <= 1
+
+
+def test_without_the_peers_package_one_line_says_where_it_is(
+    in_shop: shop.Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ctgan", None)
+    arguments = ["--n", "40", "--output", str(tmp_path / "made.parquet"), "--peer"]
+    assert "elborank[bench]" in complaint(
+        capsys, 2, "generate", "--model", "models:/shop@champion", *arguments
+    )
+    assert not (tmp_path / "made.parquet").exists()
+
+
 def test_generated_csv_holds_no_formula_for_a_spreadsheet(in_shop: shop.Shop, tmp_path: Path) -> None:
     target = tmp_path / "made.csv"
     assert (

@@ -35,6 +35,10 @@ def generate(
         str | None,
         typer.Option(help="Images: write what is expected in place of this one (--output ends in .png)."),
     ] = None,
+    peer: Annotated[
+        bool,
+        typer.Option("--peer", help="Compare also with a TVAE's records (extra bench; takes minutes)."),
+    ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite the output file.")] = False,
     prefect: UsePrefect = False,
     json: Json = False,
@@ -44,7 +48,7 @@ def generate(
 
     options: dict[str, Any] = {
         "model": model, "n": n, "output": output, "mean": mean, "missing": missing, "seed": seed,
-        "data": data, "like": like, "replace": replace,
+        "data": data, "like": like, "peer": peer, "replace": replace,
     }  # fmt: skip
     if as_flow(prefect):
         from flows import orchestration

@@ -159,8 +159,11 @@ def generated(console: Console, result: Mapping[str, Any]) -> None:
     if realism := result.get("realism"):
         console.print(
             "A classifier tells them from the data with an AUROC of "
-            f"{number(realism['vae'])} (0.5 is best); pPCA's samples with {number(realism['ppca'])}."
+            f"{number(realism['vae'])} (0.5 is best); pPCA's samples with {number(realism['ppca'])}"
+            + (f", a TVAE's with {number(realism['tvae'])}." if realism.get("tvae") else ".")
         )
+        if "tvae" in realism and realism["tvae"] is None:
+            console.print("No TVAE beside them: it takes 100 records without a missing cell, and no vectors.")
     if not result["distances"]:
         return
     console.print("Distance of each column to the training data (0 = the same distribution, 1 = apart):")
