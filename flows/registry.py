@@ -328,10 +328,12 @@ def _mlflow() -> Iterator[Any]:
         yield mlflow
     except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
         reason = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
-        problem = RegistryUnavailable(
-            _without_password(f"the model registry at {uri} said: {reason}"),
-            fix="Check MLFLOW_TRACKING_URI, or unset it to use the one in .elborank",
-        )
+        fix = "Check MLFLOW_TRACKING_URI, or unset it to use the one in .elborank"
+        if getattr(error, "error_code", "") in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+            reason = "this user may not, or the password is another"
+            fix = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD as the server has them"
+        told = _without_password(f"the model registry at {uri} said: {reason}")
+        problem = RegistryUnavailable(told, fix=fix)
         problem.away = _is_away(error)
         raise problem from error
 

@@ -80,7 +80,7 @@ def test_a_registry_that_refuses_is_obeyed(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", refusing)
     with pytest.raises(RegistryUnavailable) as refused:
         last_known.resolve(CHAMPION)
-    assert not refused.value.away
+    assert not refused.value.away and "MLFLOW_TRACKING_PASSWORD" in str(refused.value)
 
 
 def test_a_folder_needs_no_note(in_shop: shop.Shop) -> None:
