@@ -83,7 +83,7 @@ def test_below_the_tail_it_is_still_the_count_and_the_tail_goes_on_from_it(norma
 def test_in_the_tail_different_scores_have_different_p_values_and_higher_ones_lower(name: str) -> None:
     calibration = Calibration.fit(DISTRIBUTIONS[name].rvs(1000, random_state=0), {})
     reach = np.concatenate([np.linspace(1e-6, 30, 500), np.logspace(1.5, 13, 500)])
-    p = calibration.p_values(calibration.threshold + reach * calibration.scale)
+    p = calibration.p_values(calibration.threshold + reach * math.exp(calibration.tail[0, 32]))
     assert (np.diff(p) < 0).all()
     assert (p > 0).all()
 

@@ -82,7 +82,8 @@ def range_factors(model: FittedModel, encoded: Encoded, *, random_state: int = 0
     for c in columns:
         own = distance[column == c]
         share = len(own) / (len(own) + OF_ALL)
-        factors[described[c].name] = float(_covering(own) ** share * together ** (1 - share) / NORMAL_90)
+        factor = float(_covering(own) ** share * together ** (1 - share) / NORMAL_90)
+        factors[described[c].name] = max(1.0, factor)  # nearly always the same value is no reason to be surer
     return factors
 
 

@@ -87,15 +87,18 @@ def unsure_flags(counts: Mapping[str, Any]) -> str:
 
     >>> unsure_flags({"flagged": 12, "flags_lost": 1, "flags_gained": 2})
     'By other random draws 1 of the 12 flags might go, and 2 others might come.'
+    >>> unsure_flags({"flagged": 1, "flags_lost": 0, "flags_gained": 0})
+    'The flag does not depend on the random draws.'
     """
     lost, gained, flagged = (counts.get(name) for name in ("flags_lost", "flags_gained", "flagged"))
     if lost is None or gained is None or not flagged:
         return ""
     if not lost and not gained:
-        return f"None of the {flagged:,} flags depends on the random draws."
-    return (
-        f"By other random draws {lost:,} of the {flagged:,} flags might go, and {gained:,} others might come."
-    )
+        one = "The flag does not depend" if flagged == 1 else f"None of the {flagged:,} flags depends"
+        return f"{one} on the random draws."
+    of = f"of the {flagged:,} flags" if flagged > 1 else "flag"
+    others = "other" if gained == 1 else "others"
+    return f"By other random draws {lost:,} {of} might go, and {gained:,} {others} might come."
 
 
 def named(reasons: Sequence[Mapping[str, Any]]) -> list[str]:
