@@ -36,6 +36,7 @@ ORDER = (
     "minibatches",
     "linear_start",
     "checkpoint",
+    "adam",
     "drift",
     "explanation",
     "imputation",

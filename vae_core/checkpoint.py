@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vae_core import distributed
+from vae_core.adam import FlatAdam
 from vae_core.model import VAE
 
 __all__ = ["Checkpoint"]
@@ -27,9 +27,7 @@ class Checkpoint:
     values: the state of another run is never taken up, it is overwritten.
     """
 
-    def __init__(
-        self, folder: Path | None, vae: VAE, optimiser: torch.optim.Optimizer, *, run: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, folder: Path | None, vae: VAE, optimiser: FlatAdam, *, run: Mapping[str, Any]) -> None:
         self.folder = folder
         self.vae = vae
         self.optimiser = optimiser
@@ -49,8 +47,7 @@ class Checkpoint:
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"now.{name}": tensor for name, tensor in self.vae.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
-        for index, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+        tensors |= {f"adam.{name}": value for name, value in self.optimiser.state.items()}
         document: dict[str, Any] = {
             "step": step,
             "best_step": best_step,
@@ -78,14 +75,7 @@ class Checkpoint:
         tensors = load_file(self.folder / document["tensors"])
         self.vae.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("now.")})
         self.best = {k[5:]: v for k, v in tensors.items() if k.startswith("best.")}
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("adam."):
-                _, index, name = key.split(".", 2)
-                state.setdefault(int(index), {})[name] = value
-        self.optimiser.load_state_dict(
-            {"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]}
-        )
+        self.optimiser.load({k[5:]: v for k, v in tensors.items() if k.startswith("adam.")})
         history = [
             {k: math.nan if v is None else v for k, v in entry.items()} for entry in document["history"]
         ]

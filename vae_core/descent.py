@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vae_core import distributed
+from vae_core.adam import FlatAdam
 from vae_core.bounds import kl_standard_normal
 from vae_core.checkpoint import Checkpoint
 from vae_core.minibatches import Minibatches
@@ -61,7 +62,7 @@ def optimise(
 ) -> list[dict[str, float]]:
     """Train; leaves the VAE in the state that was best on the held-out records, and returns the history."""
     flat = _in_one_buffer(run.vae)
-    optimiser = torch.optim.Adam([flat], lr=run.learning_rate, fused=True)
+    optimiser = FlatAdam(flat, run.learning_rate)
     interval = max(1, run.steps // CHECKS)
     keeper = Checkpoint(checkpoint, run.vae, optimiser, run=_identity(run) if checkpoint else {})
     step, best_step, best, history = keeper.resume()
@@ -71,8 +72,7 @@ def optimise(
         keeper.keep_best()
     total = torch.zeros((), dtype=torch.float64, device=flat.device)
     while step < run.steps:
-        for group in optimiser.param_groups:
-            group["lr"] = run.learning_rate * _schedule(step, run.steps)
+        optimiser.rate = run.learning_rate * _schedule(step, run.steps)
         total += _step(run, flat, optimiser, step)
         step += 1
         if step % interval == 0 or step == run.steps:
@@ -105,7 +105,7 @@ def _in_one_buffer(vae: VAE) -> nn.Parameter:
     return flat
 
 
-def _step(run: Run, flat: nn.Parameter, optimiser: torch.optim.Optimizer, step: int) -> Tensor:
+def _step(run: Run, flat: nn.Parameter, optimiser: FlatAdam, step: int) -> Tensor:
     """One step; the records and the noise follow from the seed and the step alone. Returns the loss."""
     batch = run.batches.take(step)
     a = run.vae.architecture
