@@ -21,6 +21,7 @@ ORDER = (
     "card",
     "comparison",
     "feedback",
+    "similar",
     "report",
     "work",
     "turning",
