@@ -111,6 +111,14 @@ def test_a_unit_is_read_from_its_own_pages_and_a_flipped_bit_is_an_error(tmp_pat
         sources.read(dataset, last)
 
 
+def test_a_column_whose_name_in_a_parquet_file_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"qqqqqqqq": [1.0, 2.0]}), tmp_path / "a.parquet", store_schema=False)
+    data = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(data.replace(b"qqqqqqqq", b"\xabqqqqqqq"))
+    with pytest.raises(InputError, match="is not a complete Parquet file: 'utf-8'"):
+        sources.ingest(tmp_path / "a.parquet", tmp_path / "store")
+
+
 def test_the_same_input_gives_the_same_bytes_and_is_not_read_twice(tmp_path: Path) -> None:
     weather().to_csv(tmp_path / "a.csv", index=False)
     options = {"ids": ["origin", "time_hour"], "until": "2013-01-20"}

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 __all__ = [
     "TYPES",
+    "UNREADABLE",
     "arrow_type",
     "numbers",
     "texts",
@@ -20,6 +21,9 @@ __all__ = [
     "vectors",
     "without_vector",
 ]
+
+# What pyarrow raises for damaged Parquet files; the last for a column's name that is not UTF-8.
+UNREADABLE = (OSError, pa.ArrowException, UnicodeDecodeError)
 
 TYPES: dict[str, pa.DataType] = {
     "double": pa.float64(),

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vae_core import publishing
+from vae_core.arrow import UNREADABLE
 from vae_core.errors import InputError, one_line
 from vae_core.report import Report, find
 
@@ -88,7 +89,7 @@ def read(log: Path, *, dataset: str | None = None) -> pa.Table:
         return SCHEMA.empty_table()
     try:
         table = pq.read_table(log, page_checksum_verification=True).select(SCHEMA.names).cast(SCHEMA)
-    except (pa.ArrowException, OSError) as error:
+    except UNREADABLE as error:
         raise InputError(
             "is damaged, or no feedback log", file=log, fix="Restore it from a backup"
         ) from error

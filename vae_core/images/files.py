@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vae_core.arrow import UNREADABLE
 from vae_core.errors import InputError, one_line
 from vae_core.images.pixels import ENDINGS, MOST_PIXELS, Unreadable
 from vae_core.sources.files import OURS, is_glob
@@ -194,7 +195,7 @@ def _image_column(file: Path) -> str | None:
     """The column of encoded images: binary, or a struct with `bytes`, where it is called image or images."""
     try:
         schema = pq.read_schema(file)
-    except (OSError, pa.ArrowException):
+    except UNREADABLE:
         return None
     names = [field.name for field in schema if field.name in ("image", "images") and _holds_bytes(field.type)]
     return names[0] if names else None
@@ -210,7 +211,7 @@ def _of_parquet(file: Path, name: str, column: str | None, ids: tuple[str, ...])
     chosen = column or _image_column(file)
     try:
         schema = pq.read_schema(file)
-    except (OSError, pa.ArrowException) as cause:
+    except UNREADABLE as cause:
         raise InputError(
             "is not a complete Parquet file", file=file, fix="Copy or export it again"
         ) from cause
@@ -242,7 +243,7 @@ def _of_parquet(file: Path, name: str, column: str | None, ids: tuple[str, ...])
                         Unreadable("the id is missing") if missing else found,
                         text if ids else None,
                     )
-    except (OSError, pa.ArrowException) as cause:
+    except UNREADABLE as cause:
         raise InputError(
             f"cannot be read after row {number}", file=file, fix="Copy or export it again"
         ) from cause

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vae_core.arrow import arrow_type
+from vae_core.arrow import UNREADABLE, arrow_type
 from vae_core.errors import InputError
 
 FORMAT = 1
@@ -144,7 +144,7 @@ def read(dataset: Dataset, unit: Unit, columns: Iterable[str] | None = None) -> 
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             groups, offset = _groups(file.metadata, unit)
             table = file.read_row_groups(groups, columns=names, use_threads=False)
-    except (OSError, pa.ArrowException) as cause:
+    except UNREADABLE as cause:
         raise _damaged(path, cause) from cause
     return table.select(names).slice(unit.first - offset, unit.last - unit.first)
 
@@ -172,7 +172,7 @@ def batches(
             with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
                 for batch in file.iter_batches(batch_size=rows, columns=names, use_threads=False):
                     yield _kept(batch.select(names), dataset.left_out)
-        except (OSError, pa.ArrowException) as cause:
+        except UNREADABLE as cause:
             raise _damaged(path, cause) from cause
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vae_core.arrow import UNREADABLE
 from vae_core.errors import InputError
 from vae_core.sources.blocks import Block, check_names
 from vae_core.sources.files import Source
@@ -25,7 +26,7 @@ class ParquetReader:
             with pq.ParquetFile(source.path) as file:
                 schema = file.schema_arrow
                 self.records: int = file.metadata.num_rows
-        except (OSError, pa.ArrowException) as cause:
+        except UNREADABLE as cause:
             raise InputError(
                 f"is not a complete Parquet file: {_short(cause)}",
                 file=source.path,
@@ -46,7 +47,7 @@ class ParquetReader:
                     batch.validate(full=True)  # else text that is not UTF-8 comes through
                     yield Block(batch.select(columns), np.arange(count, count + batch.num_rows) + 1, [])
                     count += batch.num_rows
-        except (OSError, pa.ArrowException) as cause:
+        except UNREADABLE as cause:
             raise InputError(
                 f"cannot be read after row {count}: {_short(cause)}",
                 file=self.source.path,
