@@ -44,7 +44,7 @@ def report(path: str, *, top: int, hide_values: bool = False) -> dict[str, Any]:
     from vae_core import report as reports
 
     found = reports.read_report(remote.local_report(path))
-    rows = descriptions.of_rows(reports.top(found.folder, top), hide_values=hide_values)
+    rows = descriptions.of_rows(reports.top(found, top), hide_values=hide_values)
     told = descriptions.of_report(found.folder, found.manifest)
     return {**told, "records": judgements.marked(found, rows)}
 
@@ -60,7 +60,7 @@ def explain(
     from vae_core import report as reports
 
     found = reports.read_report(remote.local_report(path))
-    rows = reports.find(found.folder, record_id)
+    rows = reports.find(found, record_id)
     told = descriptions.of_report(found.folder, found.manifest)
     if not hide_values:
         told |= descriptions.of_map(found.folder, rows[0])

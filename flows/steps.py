@@ -378,7 +378,8 @@ def rank(
     told = descriptions.of_report(outcome.folder, outcome.manifest)
     if told["page"] is not None:
         told["page"] = f"{outcome.address}/{Path(told['page']).name}"
-    top = descriptions.of_rows(reports.top(outcome.folder, SHOWN), hide_values=hide_values)
+    found = reports.read_report(outcome.folder)
+    top = descriptions.of_rows(reports.top(found, SHOWN), hide_values=hide_values)
     return {
         **told,
         "folder": outcome.address,
@@ -388,5 +389,5 @@ def rank(
         "published": outcome.fresh,
         "warnings": list(data.warnings),
         "quarantine": descriptions.of_quarantine(data, hide_values=hide_values),
-        "top": judgements.marked(reports.read_report(outcome.folder), top),
+        "top": judgements.marked(found, top),
     }

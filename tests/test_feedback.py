@@ -103,6 +103,10 @@ def test_judgements_mark_later_reports_and_confirmed_anomalies_are_not_trained_o
     assert main(["explain", folder, shop.STRANGE]) == 0
     assert "[known: expected" in capsys.readouterr().out
     assert before == {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+    assert main(scoring) == 0
+    assert json.loads(capsys.readouterr().out)["top"][0]["feedback"] == "expected"
+    assert main([*scoring, "--dataset", "others"]) == 0  # the same ids in another dataset are other records
+    assert json.loads(capsys.readouterr().out)["top"][0]["feedback"] is None
     assert main(["feedback", "add", folder, shop.STRANGE, "--verdict", "anomaly", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["verdict"] == "anomaly"
     assert main(["feedback", "list", "--k", "5"]) == 0

@@ -13,9 +13,10 @@ import numpy as np
 
 from vae_core import __version__
 
-__all__ = ["CARD", "card", "finite"]
+__all__ = ["CARD", "FORMAT", "card", "finite"]
 
 CARD = "_card.json"  # in the report's folder; the underscore hides it from readers of Parquet folders
+FORMAT = 1
 LEVELS = 41  # points of a column's distribution, and of the scores'
 MOST_CATEGORIES = 20
 MOST_COLUMNS = 400  # whose distributions are told
@@ -34,7 +35,7 @@ def card(model: Any) -> dict[str, Any]:
     """
     summary = {name: model.summary[name] for name in OF_SUMMARY if name in model.summary}
     return {
-        "format_version": 1,
+        "format_version": FORMAT,
         "code_version": __version__,
         "summary": summary,
         "settings": dict(model.settings),

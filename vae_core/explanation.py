@@ -174,6 +174,8 @@ class _Cells:
             start, unit = column.low, column.high - column.low
         for name, value in (("expected", mean), ("low", low), ("high", high)):
             rounded = self._rounded(start + value * unit)
+            if column.minimum >= 0:  # rain is never expected to be negative
+                rounded = max(rounded, 0.0)
             entry[name] = self._number(float(round(rounded)) if column.kind == "whole" else rounded)
 
     def _rounded(self, number: float) -> float:

@@ -52,7 +52,7 @@ def add(
     """
     if verdict not in VERDICTS:
         raise InputError(f'there is no verdict "{one_line(verdict)}"', fix=f"Say {' or '.join(VERDICTS)}")
-    row, manifest = find(report.folder, record_id)[0], report.manifest
+    row, manifest = find(report, record_id)[0], report.manifest
     if not manifest["dataset"].get("ids"):
         raise InputError(
             "its records are known by file and row only, which other records will have tomorrow",

@@ -311,9 +311,12 @@ def describe(folder: str | Path) -> dict[str, Any]:
     return {**found.manifest, "folder": str(found.folder), "report": str(found.path)}
 
 
-def top(folder: str | Path, n: int = 10) -> list[dict[str, Any]]:
-    """The first n rows as plain values; reads no more of the file than these need."""
-    path = read_report(folder).path
+def top(folder: str | Path | Report, n: int = 10) -> list[dict[str, Any]]:
+    """The first n rows as plain values; reads no more of the file than these need.
+
+    A report that was read is taken as verified: its hashes are not computed again.
+    """
+    path = (folder if isinstance(folder, Report) else read_report(folder)).path
     with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:  # not all of it
         batches = file.iter_batches(batch_size=max(1, min(n, 8192)), use_threads=False)
         rows: list[dict[str, Any]] = []
@@ -322,9 +325,9 @@ def top(folder: str | Path, n: int = 10) -> list[dict[str, Any]]:
     return rows
 
 
-def find(folder: str | Path, record_id: str) -> list[dict[str, Any]]:
+def find(folder: str | Path | Report, record_id: str) -> list[dict[str, Any]]:
     """All rows with this record_id (a key may not be unique). Raises InputError when there is none."""
-    found = read_report(folder)
+    found = folder if isinstance(folder, Report) else read_report(folder)
     rows: list[dict[str, Any]] = []
     with pq.ParquetFile(found.path, page_checksum_verification=True) as file:
         for group in range(file.num_row_groups):
@@ -333,7 +336,7 @@ def find(folder: str | Path, record_id: str) -> list[dict[str, Any]]:
             if len(matches):
                 rows += file.read_row_group(group, use_threads=False).take(matches).to_pylist()
     if not rows:
-        examples = ", ".join(f'"{row["record_id"]}"' for row in top(found.folder, 2))
+        examples = ", ".join(f'"{row["record_id"]}"' for row in top(found, 2))
         raise InputError(
             f'there is no record "{record_id}"', file=found.path, fix=f"Its ids look like {examples}"
         )

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vae_core import drift
-from vae_core.card import CARD
+from vae_core.card import CARD, FORMAT
 from vae_core.page import changes, charts, strips, wording
 from vae_core.page.scores import read_scores
 from vae_core.report import Report
@@ -78,7 +78,10 @@ def of_card(card: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _card(folder: Path) -> dict[str, Any] | None:
     path = folder / CARD
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return card if card.get("format_version") == FORMAT else None  # another format is another elborank's
 
 
 def _rows(path: Path, count: int) -> Iterator[dict[str, Any]]:
