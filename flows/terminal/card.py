@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from rich.console import Console
@@ -86,5 +87,10 @@ def _distribution(column: Mapping[str, Any]) -> str:
     if column["kind"] == "boolean":
         return f"true {100 * sum(levels) / len(levels):.2g}%"
     last = len(levels) - 1
-    low, middle, high = (number(levels[round(share * last)]) for share in (0.025, 0.5, 0.975))
+    shown = _date if column["type"] == "timestamp" else number
+    low, middle, high = (shown(levels[round(share * last)]) for share in (0.025, 0.5, 0.975))
     return f"{middle} ({low} to {high})"
+
+
+def _date(microseconds: float) -> str:
+    return f"{datetime(1970, 1, 1) + timedelta(microseconds=microseconds):%Y-%m-%d}"

@@ -118,21 +118,30 @@ def explained(console: Console, result: Mapping[str, Any]) -> None:
         f"score {number(result['anomaly_score'])}{'' if result.get('part') else ' nats'}, "
         f"p-value {number(result['p_value'])}, {flagged}"
     )
+    if result["why"]:
+        console.print(mark(result) + safe(result["why"]))
+    if result.get("map"):
+        console.print(f"Image, expected image, map: {safe(result['map'])}", soft_wrap=True)
+    if result["reasons"]:
+        _reasons(console, result)
+    else:
+        console.print("No reasons are kept for a record this far down the ranking.")
     whole = "" if result["bound"] == result["elbo"] else f"bound {number(result['bound'])}; the VAE's "
     reconstruction, kl = number(result["reconstruction"]), number(result["kl"])
-    console.print(f"{whole}elbo {number(result['elbo'])} = reconstruction {reconstruction} - KL {kl}")
+    console.print(
+        f"In nats: {whole}elbo {number(result['elbo'])} = reconstruction {reconstruction} - KL {kl}"
+    )
     if result.get("part"):
         console.print(
             f"Ranked by its {safe(result['part'])}; excess {number(result['elbo_excess'])} nats, "
             f"PNG code {number(result['complexity_bits'])} bits"
         )
-    if result["why"]:
-        console.print(mark(result) + safe(result["why"]))
-    if result.get("map"):
-        console.print(f"Image, expected image, map: {safe(result['map'])}", soft_wrap=True)
-    if not result["reasons"]:
-        console.print("No reasons are kept for a record this far down the ranking.")
-        return
+    if "similar" in result:
+        similar(console, result)
+
+
+def _reasons(console: Console, result: Mapping[str, Any]) -> None:
+    """The columns that made a record unlikely, and what the words in the table mean."""
     surprises = [reason["typical"] - reason["nats"] for reason in result["reasons"]]
     table = new_table("column", "value", "expected", "usually", "nats", "typical", "surprise")
     for reason, surprise in zip(result["reasons"], surprises, strict=True):
@@ -143,8 +152,10 @@ def explained(console: Console, result: Mapping[str, Any]) -> None:
         )  # fmt: skip
     table.add_row("the rest", "", "", "", number(result["rest_nats"]), "", "")
     console.print(table)
-    if "similar" in result:
-        similar(console, result)
+    console.print(
+        "Usually: where 80 % of normal values would lie. Surprise: by how many nats (units of "
+        "log-probability) the value is less likely than is typical."
+    )
 
 
 def generated(console: Console, result: Mapping[str, Any]) -> None:
