@@ -130,3 +130,9 @@ def test_a_calibration_survives_json(normal: Calibration) -> None:
     np.testing.assert_array_equal(again.p_values(scores), normal.p_values(scores))
     none = Calibration.from_json(json.loads(json.dumps(Calibration().to_json())))
     assert np.isnan(none.p_values(np.zeros(1))).all()
+
+
+def test_many_scores_with_an_end_have_a_tail_all_the_same() -> None:
+    calibration = Calibration.fit(np.random.default_rng(0).beta(1, 0.5, 50_000), {})
+    p = calibration.p_values(np.array([0.99, 1.0, 1.01, 2.0, 1e6]))
+    assert np.isfinite(p).all() and (p > 0).all() and (np.diff(p) <= 0).all()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
+from scipy.special import logsumexp
 
 __all__ = ["Calibration"]
 
@@ -20,6 +22,7 @@ SHAPES, LOG_SCALES, LOG_KNOTS = (
     np.linspace(-1.75, 2.25, 41),
     np.linspace(-4, 12, 129),
 )
+VANISHING = 1e-250
 ENDLESS = 1e-3  # the weight of the exponential, at least
 # Scores that differ by less are equal: another processor, or another order of sums, gives other last bits,
 # and a held-out record met again must count itself.
@@ -137,13 +140,25 @@ def _predictive_tail(excess: np.ndarray) -> np.ndarray:
     for some in np.array_split(excess / unit, math.ceil(len(excess) / 128)):
         nats = _nats(some[:, None, None], shape, scale)
         log_posterior -= ((1 + shape) * nats + np.log(scale)).sum(0)
-    weight = np.exp(log_posterior - log_posterior.max())
-    beyond = np.exp(-_nats(np.exp(LOG_KNOTS)[:, None, None], shape, scale))
-    weight /= weight.sum()
-    endless = np.exp(log_posterior[SHAPES == 0] - log_posterior[SHAPES == 0].max())
-    weight[SHAPES == 0] += ENDLESS * endless / endless.sum()
-    survival = (beyond * (weight / weight.sum())).sum((1, 2))
-    return np.stack([LOG_KNOTS + math.log(unit), np.log(survival)])
+    log_weight = log_posterior - logsumexp(log_posterior)
+    endless = log_posterior[SHAPES == 0] - logsumexp(log_posterior[SHAPES == 0])
+    log_weight[SHAPES == 0] = np.logaddexp(log_weight[SHAPES == 0], math.log(ENDLESS) + endless)
+    nats, survival = _at_the_knots()
+    share = survival @ np.exp(log_weight).ravel()
+    log_share = np.log(np.maximum(share, VANISHING))
+    far = share <= VANISHING  # of scores with an end, and many of them: summed in logs, which takes longer
+    if far.any():
+        log_share[far] = logsumexp(log_weight.ravel() - nats[far], axis=1)
+    return np.stack([LOG_KNOTS + math.log(unit), log_share - math.log1p(ENDLESS)])
+
+
+@cache
+def _at_the_knots() -> tuple[np.ndarray, np.ndarray]:
+    """Minus the log of the survival at each knot, and the survival, by shape and scale: (knots, grid)."""
+    nats = _nats(np.exp(LOG_KNOTS)[:, None, None], SHAPES[:, None], np.exp(LOG_SCALES)).reshape(
+        len(LOG_KNOTS), -1
+    )
+    return nats, np.exp(-nats)
 
 
 def _nats(excess: np.ndarray, shape: np.ndarray, scale: np.ndarray) -> np.ndarray:
