@@ -1,4 +1,4 @@
-"""Models in the registry: the only file that knows MLflow.
+"""Models in the registry: with `tracking` the only file that knows MLflow.
 
 A trained model becomes a version of a registered model: its folder (JSON and safetensors, see
 `vae_core.storage`) inside an MLflow pyfunc logged from code, with the library's own source beside it, so
@@ -8,22 +8,26 @@ is what scheduled runs use, `challenger` waits for promotion, `previous` is the 
 
 from __future__ import annotations
 
-import functools
-import logging
-import math
-import os
 import re
-import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from flows.tracking import (
+    MODEL_FOLDER,
+    RegistryUnavailable,
+    asked,
+    end_killed,
+    home,
+    log_metrics,
+    log_pyfunc,
+    make_experiment,
+    parameter,
+    tracking_uri,
+)  # fmt: skip
 from vae_core.errors import InputError, Refused, one_line
 
 __all__ = [
@@ -49,21 +53,9 @@ __all__ = [
 ]
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-# What load_context and predict import; the library itself travels with the model as source.
-REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pyarrow", "safetensors", "scipy", "torch")
 DECISION = "promotion.json"
-MODEL_FOLDER = "model"  # its name inside the logged artifacts
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))?/?")
-
-
-class RegistryUnavailable(InputError):
-    """The registry could not be asked, or answered with an error: worth another try.
-
-    `away` where no answer came at all: a refusal is an answer.
-    """
-
-    away = False
 
 
 @dataclass(frozen=True)
@@ -76,16 +68,6 @@ class ModelVersion:
     sha256: str
     aliases: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-
-def home() -> Path:
-    """Where elborank keeps its own things: `.elborank` in the working folder, or ELBORANK_HOME."""
-    return Path(os.environ.get("ELBORANK_HOME", ".elborank")).absolute()
-
-
-def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or a SQLite file beside the working folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
 
 
 def register(
@@ -112,14 +94,14 @@ def register(
     are the names and types that `predict` takes, `example` a pandas frame of a few such records.
     """
     check_name(name)
-    with _mlflow() as mlflow:
-        experiment = _make_experiment(mlflow)
+    with asked() as mlflow:
+        experiment = make_experiment(mlflow)
         if once is not None:
-            _end_killed(mlflow, experiment, once, (tags or {})[once])
+            end_killed(mlflow, experiment, once, (tags or {})[once])
         with mlflow.start_run(run_name=name, tags=dict(tags or {})) as run:
-            mlflow.log_params({key: _parameter(value) for key, value in params.items()})
-            _log_metrics(mlflow, run.info.run_id, history, metrics or {})
-            info = _log_pyfunc(mlflow, folder, columns, example)
+            mlflow.log_params({key: parameter(value) for key, value in params.items()})
+            log_metrics(mlflow, run.info.run_id, history, metrics or {})
+            info = log_pyfunc(mlflow, folder, columns, example)
             if pictures is not None and pictures.is_dir():  # of training, in the order of its steps
                 mlflow.log_artifacts(str(pictures), "images")
             if card is not None:
@@ -143,7 +125,7 @@ def give_alias(version: ModelVersion, *, challenge: bool = False) -> ModelVersio
     """Give the newest version the alias that `register` gives, if its run died between the two."""
     if version.aliases:
         return version
-    with _mlflow() as mlflow:
+    with asked() as mlflow:
         client = mlflow.MlflowClient()
         versions = client.search_model_versions(f"name = '{version.name}'")
         if max(int(v.version) for v in versions) == int(version.version):
@@ -170,7 +152,7 @@ def resolve(uri: str) -> ModelVersion:
             f'"{one_line(uri)}" is not the address of a model',
             fix="Write models:/NAME@champion or models:/NAME/VERSION",
         )
-    with _mlflow() as mlflow:
+    with asked() as mlflow:
         found = _find_version(mlflow, uri, match["name"], match["alias"], match["version"])
         folder = _local_folder(mlflow, found)
         sha256 = found.tags.get("sha256", "")
@@ -188,7 +170,7 @@ def resolve(uri: str) -> ModelVersion:
 def find(name: str, tag: str, value: str) -> ModelVersion | None:
     """The newest version of `name` that carries this tag, or None."""
     check_name(name)
-    with _mlflow() as mlflow:
+    with asked() as mlflow:
         versions = mlflow.MlflowClient().search_model_versions(f"name = '{name}'")
         numbers = [int(v.version) for v in versions if v.tags.get(tag) == value]
     return resolve(f"models:/{name}/{max(numbers)}") if numbers else None
@@ -196,7 +178,7 @@ def find(name: str, tag: str, value: str) -> ModelVersion | None:
 
 def list_models() -> list[dict[str, Any]]:
     """All registered versions, newest first within each name, as plain values."""
-    with _mlflow() as mlflow:
+    with asked() as mlflow:
         client = mlflow.MlflowClient()
         rows = []
         for model in sorted(client.search_registered_models(), key=lambda m: m.name):
@@ -221,7 +203,7 @@ def promote(name: str, version: str | None = None, *, force: bool = False) -> di
     """
     uri = f"models:/{name}/{version}" if version else f"models:/{name}@{CHALLENGER}"
     chosen = resolve(uri)
-    with _mlflow() as mlflow:
+    with asked() as mlflow:
         client = mlflow.MlflowClient()
         aliases = {a: str(n) for a, n in client.get_registered_model(chosen.name).aliases.items()}
         before = aliases.get(CHAMPION)
@@ -246,7 +228,7 @@ def rollback(name: str) -> dict[str, Any]:
     """Make `previous` the champion again, and the champion of now `previous`: seconds, and no check."""
     check_name(name)
     back = resolve(f"models:/{name}@{PREVIOUS}")
-    with _mlflow() as mlflow:
+    with asked() as mlflow:
         client = mlflow.MlflowClient()
         now = str(client.get_model_version_by_alias(name, CHAMPION).version)
         client.set_registered_model_alias(name, CHAMPION, back.version)
@@ -258,7 +240,7 @@ def rollback(name: str) -> dict[str, Any]:
 def champion(name: str) -> ModelVersion | None:
     """The champion of a model; None where there is none."""
     check_name(name)
-    with _mlflow() as mlflow:
+    with asked() as mlflow:
         aliases = mlflow.MlflowClient().get_registered_model(name).aliases
     return resolve(f"models:/{name}/{aliases[CHAMPION]}") if CHAMPION in aliases else None
 
@@ -268,13 +250,13 @@ def number_of(uri: str) -> str:
     match = _URI.fullmatch(uri)
     if match is None:
         raise InputError(f'"{one_line(uri)}" is not the address of a model')
-    with _mlflow() as mlflow:
+    with asked() as mlflow:
         return str(_find_version(mlflow, uri, match["name"], match["alias"], match["version"]).version)
 
 
 def log_decision(name: str, version: str, decision: Mapping[str, Any]) -> None:
     """Keep a promotion's table with the version: as its run's artifact and table, and as a tag."""
-    with _mlflow() as mlflow:
+    with asked() as mlflow:
         client = mlflow.MlflowClient()
         run = client.get_model_version(name, version).run_id
         client.log_dict(run, dict(decision), DECISION)
@@ -288,7 +270,7 @@ def read_decision(name: str, version: str) -> dict[str, Any]:
     """The table of the last promotion that was asked for a version."""
     import json
 
-    with _mlflow() as mlflow:
+    with asked() as mlflow:
         client = mlflow.MlflowClient()
         found = _find_version(mlflow, f"models:/{name}/{version}", name, None, version)
         if "promotion" not in found.tags:
@@ -310,126 +292,6 @@ def check_name(name: str) -> str:
             fix="Use letters, digits, dot, dash and underscore, beginning with a letter or digit",
         )
     return name
-
-
-@contextmanager
-def _mlflow() -> Iterator[Any]:
-    """MLflow, imported late (2 CPU-seconds), set to our store; its errors as one line."""
-    uri = tracking_uri()
-    if uri.startswith(f"sqlite:///{home()}"):
-        home().mkdir(parents=True, exist_ok=True)
-    import mlflow
-    from sqlalchemy.exc import SQLAlchemyError
-
-    for noisy in ("mlflow", "alembic", "mlflow.store.db.utils"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    _point_at(mlflow, uri)
-    try:
-        yield mlflow
-    except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
-        reason = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
-        fix = "Check MLFLOW_TRACKING_URI, or unset it to use the one in .elborank"
-        if getattr(error, "error_code", "") in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
-            reason = "this user may not, or the password is another"
-            fix = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD as the server has them"
-        told = _without_password(f"the model registry at {uri} said: {reason}")
-        problem = RegistryUnavailable(told, fix=fix)
-        problem.away = _is_away(error)
-        raise problem from error
-
-
-def _is_away(error: BaseException) -> bool:
-    """Whether no answer came: MLflow's exception was made where the network's was caught."""
-    from requests import exceptions as network
-
-    causes: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in causes:
-        causes.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    return any(isinstance(c, network.ConnectionError | network.Timeout | network.RetryError) for c in causes)
-
-
-def _point_at(mlflow: Any, uri: str) -> None:
-    """Use this store in this process. MLflow also writes it to the environment, where it would outlive us."""
-    configured = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(configured["MLFLOW_REGISTRY_URI"] or uri)
-    for name, value in configured.items():
-        if value is None:
-            os.environ.pop(name, None)
-
-
-def _end_killed(mlflow: Any, experiment: str, tag: str, value: str) -> None:
-    """Runs of a training that was killed say RUNNING for ever: nobody else can end them."""
-    client = mlflow.MlflowClient()
-    running = f"tags.`{tag}` = '{value}' and attributes.status = 'RUNNING'"
-    for run in client.search_runs([experiment], running):
-        client.set_terminated(run.info.run_id, "KILLED")
-
-
-def _make_experiment(mlflow: Any) -> str:
-    """One experiment for all, by its id; for the SQLite store its artifacts lie beside the database."""
-    name = "elborank"
-    client = mlflow.MlflowClient()
-    if client.get_experiment_by_name(name) is None:
-        local = tracking_uri().startswith(f"sqlite:///{home()}")
-        client.create_experiment(name, (home() / "artifacts").as_uri() if local else None)
-    return str(mlflow.set_experiment(name).experiment_id)
-
-
-def _log_pyfunc(mlflow: Any, folder: Path, columns: Mapping[str, str], example: Any) -> Any:
-    """Log the folder as a model from code: no pickle, and no requirement on a package of ours."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
-    from mlflow.types.schema import AnyType
-
-    import vae_core
-
-    # Any type: pandas reads whole numbers, times and empty columns of a CSV as what a strict signature
-    # refuses.
-    signature = ModelSignature(inputs=Schema([ColSpec(AnyType(), column) for column in columns]))
-    with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # hints for those who log by hand
-        copy = Path(temporary) / MODEL_FOLDER
-        shutil.copytree(folder, copy)
-        return mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={MODEL_FOLDER: str(copy)},
-            code_paths=[str(Path(vae_core.__file__).parent)],
-            pip_requirements=requirements(),
-            signature=signature,
-            input_example=example,
-        )
-
-
-@functools.cache
-def requirements() -> list[str]:
-    """What a place that loads the model needs, with the versions it was made with."""
-    return [f"{package}=={installed_version(package).split('+')[0]}" for package in REQUIREMENTS]
-
-
-def _log_metrics(
-    mlflow: Any, run_id: str, history: list[dict[str, float]], metrics: Mapping[str, float]
-) -> None:
-    """The curve of training and single numbers; not inf, which MLflow would make 1.8e308."""
-    from mlflow.entities import Metric
-
-    points = [
-        Metric(key, float(value), timestamp=0, step=int(entry["step"]))
-        for entry in history
-        for key, value in entry.items()
-        if key != "step" and value is not None and math.isfinite(value)
-    ]
-    points += [Metric(k, float(v), timestamp=0, step=0) for k, v in metrics.items() if math.isfinite(v)]
-    client = mlflow.MlflowClient()
-    for first in range(0, len(points), 500):  # a request takes at most 1,000
-        client.log_batch(run_id, metrics=points[first : first + 500])
-
-
-def _parameter(value: Any) -> str:
-    return str(value)[:6000]  # longer ones are refused
 
 
 def _find_version(mlflow: Any, uri: str, name: str, alias: str | None, number: str | None) -> Any:
@@ -485,7 +347,7 @@ def _is_local(uri: str) -> bool:
 def _from_folder(path: str) -> ModelVersion:
     folder = Path(path)
     if not (folder / "manifest.json").is_file():
-        with _mlflow() as mlflow:
+        with asked() as mlflow:
             there = _those_that_exist(mlflow)
         raise InputError(
             f'"{one_line(path)}" is neither the address of a model nor a model\'s folder', fix=there
@@ -530,12 +392,3 @@ def _utc(milliseconds: int) -> str:
     from datetime import UTC, datetime
 
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _without_password(text: str) -> str:
-    """Addresses in a message without who asks, and by which password.
-
-    >>> _without_password("http://me:secret@host:5000/api is down")
-    'http://host:5000/api is down'
-    """
-    return re.sub(r"://[^/@\s]+@", "://", text)

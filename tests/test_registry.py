@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from flows import registry, steps
+from flows import registry, steps, tracking
 from tests import shop
 from vae_core import storage
 from vae_core.errors import InputError, Refused
@@ -219,7 +219,7 @@ def test_runs_of_a_killed_training_are_ended_by_the_same_training_and_no_others(
     import mlflow
 
     register(model.folder, training="other")  # makes the experiment
-    with registry._mlflow():
+    with tracking.asked():
         client = mlflow.MlflowClient()
         experiment = client.get_experiment_by_name("elborank")
         assert experiment is not None

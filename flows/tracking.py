@@ -1,0 +1,176 @@
+"""MLflow itself: where it is, how it is asked, how the run of a training is logged."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+from vae_core.errors import InputError, one_line
+
+__all__ = [
+    "MODEL_FOLDER", "RegistryUnavailable", "asked", "end_killed", "home", "log_metrics", "log_pyfunc",
+    "make_experiment", "parameter", "requirements", "tracking_uri",
+]  # fmt: skip
+
+# What load_context and predict import; the library itself travels with the model as source.
+REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pyarrow", "safetensors", "scipy", "torch")
+MODEL_FOLDER = "model"  # its name inside the logged artifacts
+
+
+class RegistryUnavailable(InputError):
+    """The registry could not be asked, or answered with an error: worth another try.
+
+    `away` where no answer came at all: a refusal is an answer.
+    """
+
+    away = False
+
+
+def home() -> Path:
+    """Where elborank keeps its own things: `.elborank` in the working folder, or ELBORANK_HOME."""
+    return Path(os.environ.get("ELBORANK_HOME", ".elborank")).absolute()
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or a SQLite file beside the working folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+@contextmanager
+def asked() -> Iterator[Any]:
+    """MLflow, imported late (2 CPU-seconds), set to our store; its errors as one line."""
+    uri = tracking_uri()
+    if uri.startswith(f"sqlite:///{home()}"):
+        home().mkdir(parents=True, exist_ok=True)
+    import mlflow
+    from sqlalchemy.exc import SQLAlchemyError
+
+    for noisy in ("mlflow", "alembic", "mlflow.store.db.utils"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    _point_at(mlflow, uri)
+    try:
+        yield mlflow
+    except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
+        reason = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        fix = "Check MLFLOW_TRACKING_URI, or unset it to use the one in .elborank"
+        if getattr(error, "error_code", "") in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+            reason = "this user may not, or the password is another"
+            fix = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD as the server has them"
+        told = _without_password(f"the model registry at {uri} said: {reason}")
+        problem = RegistryUnavailable(told, fix=fix)
+        problem.away = _is_away(error)
+        raise problem from error
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether no answer came: MLflow's exception was made where the network's was caught."""
+    from requests import exceptions as network
+
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return any(isinstance(c, network.ConnectionError | network.Timeout | network.RetryError) for c in causes)
+
+
+def _point_at(mlflow: Any, uri: str) -> None:
+    """Use this store in this process. MLflow also writes it to the environment, where it would outlive us."""
+    configured = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(configured["MLFLOW_REGISTRY_URI"] or uri)
+    for name, value in configured.items():
+        if value is None:
+            os.environ.pop(name, None)
+
+
+def end_killed(mlflow: Any, experiment: str, tag: str, value: str) -> None:
+    """Runs of a training that was killed say RUNNING for ever: nobody else can end them."""
+    client = mlflow.MlflowClient()
+    running = f"tags.`{tag}` = '{value}' and attributes.status = 'RUNNING'"
+    for run in client.search_runs([experiment], running):
+        client.set_terminated(run.info.run_id, "KILLED")
+
+
+def make_experiment(mlflow: Any) -> str:
+    """One experiment for all, by its id; for the SQLite store its artifacts lie beside the database."""
+    name = "elborank"
+    client = mlflow.MlflowClient()
+    if client.get_experiment_by_name(name) is None:
+        local = tracking_uri().startswith(f"sqlite:///{home()}")
+        client.create_experiment(name, (home() / "artifacts").as_uri() if local else None)
+    return str(mlflow.set_experiment(name).experiment_id)
+
+
+def log_pyfunc(mlflow: Any, folder: Path, columns: Mapping[str, str], example: Any) -> Any:
+    """Log the folder as a model from code: no pickle, and no requirement on a package of ours."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    import vae_core
+
+    # Any type: pandas reads whole numbers, times and empty columns of a CSV as what a strict signature
+    # refuses.
+    signature = ModelSignature(inputs=Schema([ColSpec(AnyType(), column) for column in columns]))
+    with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # hints for those who log by hand
+        copy = Path(temporary) / MODEL_FOLDER
+        shutil.copytree(folder, copy)
+        return mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={MODEL_FOLDER: str(copy)},
+            code_paths=[str(Path(vae_core.__file__).parent)],
+            pip_requirements=requirements(),
+            signature=signature,
+            input_example=example,
+        )
+
+
+@functools.cache
+def requirements() -> list[str]:
+    """What a place that loads the model needs, with the versions it was made with."""
+    return [f"{package}=={installed_version(package).split('+')[0]}" for package in REQUIREMENTS]
+
+
+def log_metrics(
+    mlflow: Any, run_id: str, history: list[dict[str, float]], metrics: Mapping[str, float]
+) -> None:
+    """The curve of training and single numbers; not inf, which MLflow would make 1.8e308."""
+    from mlflow.entities import Metric
+
+    points = [
+        Metric(key, float(value), timestamp=0, step=int(entry["step"]))
+        for entry in history
+        for key, value in entry.items()
+        if key != "step" and value is not None and math.isfinite(value)
+    ]
+    points += [Metric(k, float(v), timestamp=0, step=0) for k, v in metrics.items() if math.isfinite(v)]
+    client = mlflow.MlflowClient()
+    for first in range(0, len(points), 500):  # a request takes at most 1,000
+        client.log_batch(run_id, metrics=points[first : first + 500])
+
+
+def parameter(value: Any) -> str:
+    return str(value)[:6000]  # longer ones are refused
+
+
+def _without_password(text: str) -> str:
+    """Addresses in a message without who asks, and by which password.
+
+    >>> _without_password("http://me:secret@host:5000/api is down")
+    'http://host:5000/api is down'
+    """
+    return re.sub(r"://[^/@\s]+@", "://", text)
