@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import torch
@@ -11,6 +13,36 @@ from tests import shop
 
 # Tests' tensors are tiny: on a busy machine a second thread that waits for its core costs 15 times the work.
 torch.set_num_threads(1)
+
+
+class Refuses(BaseHTTPRequestHandler):
+    """Says 401 to everything, as a server does to a wrong password."""
+
+    def do_GET(self) -> None:
+        self.send_error(401)
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Silence."""
+
+
+@pytest.fixture
+def refusing() -> Iterator[int]:
+    """The port of a server that refuses every password."""
+    server = HTTPServer(("127.0.0.1", 0), Refuses)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def closed() -> int:
+    """The port of a server that has gone."""
+    server = HTTPServer(("127.0.0.1", 0), Refuses)
+    server.server_close()
+    return server.server_port
 
 
 SERVICES = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "ELBORANK_HOME")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,34 +13,11 @@ from tests import shop
 CHAMPION = "models:/shop@champion"
 
 
-class Refuses(BaseHTTPRequestHandler):
-    """Says 401 to everything, as MLflow's server does to a wrong password."""
-
-    def do_GET(self) -> None:
-        self.send_error(401)
-
-    do_POST = do_GET
-
-    def log_message(self, *_: object) -> None:
-        """Silence."""
-
-
 @pytest.fixture
-def refusing() -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), Refuses)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
-def away(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of a server that has gone."""
+def away(closed: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a registry that has gone."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    server = HTTPServer(("127.0.0.1", 0), Refuses)
-    server.server_close()
-    return f"http://127.0.0.1:{server.server_port}"
+    return f"http://127.0.0.1:{closed}"
 
 
 def test_the_last_answer_counts_while_the_registry_is_away(
@@ -74,10 +48,10 @@ def test_nothing_is_scored_by_a_copy_that_was_changed_or_never_noted(
 
 
 def test_a_registry_that_refuses_is_obeyed(
-    in_shop: shop.Shop, refusing: str, monkeypatch: pytest.MonkeyPatch
+    in_shop: shop.Shop, refusing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last_known.resolve(CHAMPION)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", refusing)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{refusing}")
     with pytest.raises(RegistryUnavailable) as refused:
         last_known.resolve(CHAMPION)
     assert not refused.value.away and "MLFLOW_TRACKING_PASSWORD" in str(refused.value)

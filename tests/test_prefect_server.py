@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -22,27 +19,6 @@ output = "reports"
 cron = "0 3 * * 1"
 """
 TYPED = (["ingest", "sales.csv", "--id", "sale"], ["deploy", "sales.toml"])
-
-
-class Refuses(BaseHTTPRequestHandler):
-    """Says 401 to everything, as Prefect's server does to a wrong password."""
-
-    def do_GET(self) -> None:
-        self.send_error(401)
-
-    do_POST = do_GET
-
-    def log_message(self, *_: object) -> None:
-        """Silence."""
-
-
-@pytest.fixture
-def refusing() -> Iterator[int]:
-    server = HTTPServer(("127.0.0.1", 0), Refuses)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
 
 
 def said(
@@ -69,14 +45,13 @@ def said(
 
 @pytest.mark.parametrize("typed", TYPED, ids=lambda typed: typed[0])
 def test_a_server_that_is_not_there(
+    closed: int,
     typed: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    closed = HTTPServer(("127.0.0.1", 0), Refuses)
-    closed.server_close()
-    assert "cannot be reached" in said(closed.server_port, typed, tmp_path, monkeypatch, capsys)
+    assert "cannot be reached" in said(closed, typed, tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("typed", TYPED, ids=lambda typed: typed[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,8 +35,8 @@ def column(x: np.ndarray, missing: np.ndarray | None = None) -> pa.Array:
     return vector_array(x if missing is None else np.where(missing[:, None], np.nan, x))
 
 
-def fitted(table: pa.Table, **settings: object) -> FittedModel:
-    chosen = training.Settings(**{"steps": 60, **settings})  # type: ignore[arg-type]
+def fitted(table: pa.Table, **settings: Any) -> FittedModel:
+    chosen = training.Settings(**{"steps": 60, **settings})
     return training.fit(lambda: iter(table.to_batches()), settings=chosen)
 
 

@@ -29,7 +29,7 @@ from vae_core.errors import InputError, Refused
 
 try:
     import fcntl
-except ImportError:  # Windows has no flock: everything works there but two runs of the same job at one time
+except ImportError:  # Windows has no flock: nothing there keeps two runs of one job apart, and no ingest runs
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
