@@ -81,21 +81,35 @@ def fixed_nats(column: Column, array: pa.ChunkedArray) -> tuple[np.ndarray, np.n
 
 
 def apart_nats(column: Column, array: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Nats of a column set apart: whether its cell is known to training, not which known value it has.
+    """Nats of a column set apart: whether its cell is known to training, and a whisper of which value it has.
 
-    A probability of the coarser events known, unknown and missing, so that the bound stays one. Returns nats
-    and which cells are missing and which are unknown (a new category; neither true nor false).
+    A mass of unknown, missing and the V known values, these in multiples of 1/V. Among them it goes by the
+    training shares to the power `column.temper`, so it is nearly uniform, but records that differ here alone
+    do not tie. Returns nats and which cells are missing and which are unknown (a new category; neither true
+    nor false).
     """
     if column.kind == "category":
         codes, missing = codes_of(column, array)
         strange = (codes == 0) & ~missing
+        place = codes - 1
     else:
         values = numbers(array)
         missing = np.isnan(values)
         strange = ~np.isin(values, (0, 1)) & ~missing
+        place = values == 1
     share = column.strange_share
-    nats = np.where(strange, math.log(share), math.log1p(-share))
+    known = math.log1p(-share) + _whisper(column)[np.where(strange | missing, 0, place).astype(np.int64)]
+    nats = np.where(strange, math.log(share), known)
     return np.where(missing, 0.0, nats) + missing_nats(column, missing), missing, strange
+
+
+def _whisper(column: Column) -> np.ndarray:
+    """Nats of each known value of a column set apart, against a uniform choice among them: (V,)."""
+    trues = column.mean * column.observed
+    counts = column.counts if column.kind == "category" else [column.observed - trues, trues]
+    smoothed = np.array(counts, float) + 0.5
+    tempered = column.temper * np.log(smoothed / smoothed.sum())
+    return np.asarray(tempered - np.log(np.exp(tempered).mean()))
 
 
 def missing_nats(column: Column, missing: np.ndarray) -> np.ndarray:

@@ -68,7 +68,8 @@ class Column:
     outside: float | None = None
     # Of `categories`; the rest of the rows are 'other' or missing.
     counts: list[int] = field(default_factory=list)
-    apart: str = ""  # why the column, though of a kind that can be modelled, does not count in the score
+    apart: str = ""  # why the column, though of a kind that can be modelled, is left to break ties
+    temper: float = 0.0  # of a column set apart: the power of its shares in the score; 0 in older models
 
     @property
     def observed(self) -> int:

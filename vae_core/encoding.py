@@ -30,7 +30,7 @@ from vae_core.cells import (
 )
 from vae_core.columns import MODELLED, Column, survey
 from vae_core.errors import InputError
-from vae_core.gate import set_apart
+from vae_core.gate import set_apart, temper
 from vae_core.vectors import COMPONENTS, VectorDensity
 
 __all__ = ["Encoded", "Feature", "TableEncoding"]
@@ -129,6 +129,7 @@ class TableEncoding:
             apart = set_apart(columns, sample, declared=declared, time=time, periods=periods)
             for column in columns:
                 column.apart = apart.get(column.name, "")
+                column.temper = temper(len(apart)) if column.apart else 0.0
         return cls(columns, ids=ids, time=time, preset=preset, likelihood=likelihood, periods=periods)
 
     def _features(self, index: int, column: Column) -> list[Feature]:
@@ -160,7 +161,7 @@ class TableEncoding:
 
     @property
     def left_out(self) -> dict[str, str]:
-        """Columns that take no part in the score, with the reason."""
+        """Columns that take no part in the score, or only break its ties, with the reason."""
         reasons = {c.name: c.kind for c in self.described if c.kind in ("identifier", "text", "label")}
         stamps = [c.name for c in self.described if c.kind == "timestamp" and c.name != self.time]
         apart = {c.name: c.apart for c in self.described if c.apart}

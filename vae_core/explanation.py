@@ -33,6 +33,7 @@ REASON = pa.struct(
     ]
 )
 SENTENCE_REASONS = 3
+NOTHING = 0.05  # nats, which round to 0
 EXPECTED_FOR = 3  # the first reasons; each one's expected value needs imputation of its own
 
 
@@ -80,7 +81,7 @@ def sentence(reasons: list[dict[str, Any]]) -> str:
     """One line for a person: `wind_speed 1048, expected 9 (3 to 19): -5,210 nats; ...`."""
     clauses: list[str] = []
     largest = max((entry["typical"] - entry["nats"] for entry in reasons), default=0.0)
-    if not largest > 0:
+    if largest < NOTHING:
         return "nothing stands out"
     for entry in reasons[:SENTENCE_REASONS]:
         deficit = entry["typical"] - entry["nats"]
