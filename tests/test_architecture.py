@@ -57,6 +57,7 @@ ORDER = (
     "realism",
     "model",
     "networks",
+    "single",
     "likelihoods",
     "bounds",
     "distributed",

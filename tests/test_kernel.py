@@ -174,3 +174,14 @@ def test_classes_alone_can_be_learnt() -> None:
     member = fitted(np.c_[first, first], Feature(0, "categorical", 4), Feature(1, "categorical", 4))
     same, other = member.score(np.array([[1.0, 1.0], [1.0, 2.0]]), np.ones((2, 2), bool))
     assert same - other > 1
+
+
+def test_the_quick_score_is_the_exact_one_rounded() -> None:
+    values, mask = mixed()
+    member = fitted(values, REAL, BOOLEAN, CLASS, mask=mask)
+    far = values * np.array([1e3, 1, 1])
+    for x in (values, far):
+        exact, quick = member.score(x, mask), member.score(x, mask, quick=True)
+        np.testing.assert_allclose(quick, exact, rtol=1e-6, atol=1e-6)
+        terms, kl = member.parts(x, mask, quick=True)
+        np.testing.assert_allclose(terms.sum(1) - kl, quick, rtol=1e-12, atol=1e-12)

@@ -148,19 +148,26 @@ CLASS_FLOOR = 1e-4  # shared evenly among a column's classes, so that an unseen 
 
 def class_log_probabilities(parameters: Tensor, scale: Tensor) -> Tensor:
     """Softmax with a floor over a column's own classes (padded ones get -inf): (..., m, k) -> (..., m, k)."""
-    classes = scale.unsqueeze(-1)
-    padded = torch.arange(parameters.shape[-1], device=parameters.device) >= classes
-    soft = torch.softmax(parameters.masked_fill(padded, -torch.inf), -1)
-    return torch.log((1 - CLASS_FLOOR) * soft + CLASS_FLOOR / classes).masked_fill(padded, -torch.inf)
+    floored = (1 - CLASS_FLOOR) * _softmax(parameters, scale) + CLASS_FLOOR / scale.unsqueeze(-1)
+    return torch.log(floored).masked_fill(_padded(parameters, scale), -torch.inf)
+
+
+def _softmax(parameters: Tensor, scale: Tensor) -> Tensor:
+    return torch.softmax(parameters.masked_fill(_padded(parameters, scale), -torch.inf), -1)
+
+
+def _padded(parameters: Tensor, scale: Tensor) -> Tensor:
+    """Which outputs are no class of their column, but there since another column has more: (m, k)."""
+    return torch.arange(parameters.shape[-1], device=parameters.device) >= scale.unsqueeze(-1)
 
 
 def categorical_log_prob(x: Tensor, parameters: Tensor, scale: Tensor) -> Tensor:
     """log of the probability of class x (0 is 'other': every category not seen in training)."""
     if bool((x >= scale).any()):
         raise ValueError("categorical likelihood: a class number lies outside its column's classes")
-    log_p = class_log_probabilities(parameters, scale)
-    index = x.long().unsqueeze(-1).expand((*log_p.shape[:-1], 1))
-    return log_p.gather(-1, index).squeeze(-1)
+    soft = _softmax(parameters, scale)
+    index = x.long().unsqueeze(-1).expand((*soft.shape[:-1], 1))
+    return torch.log((1 - CLASS_FLOOR) * soft.gather(-1, index).squeeze(-1) + CLASS_FLOOR / scale)
 
 
 def gaussian_moments(parameters: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vae_core import single
 from vae_core.bounds import kl_standard_normal, reparameterize
 from vae_core.likelihoods import LIKELIHOODS, TAIL_START, Likelihood
 from vae_core.networks import (
@@ -95,6 +96,15 @@ class Group:
     def planar(self) -> bool:
         """Whether the decoder's result holds the first outputs of all features, then the second ones."""
         return self.outputs == 2 and self.likelihood.outputs == 2
+
+
+class ScoredCells(NamedTuple):
+    """The cells of one group's features in one micro-batch, each (n, features)."""
+
+    values: Tensor
+    split: single.Split
+    observed: Tensor | None  # None: all are
+    scale: Tensor  # (features,)
 
 
 class VAE(nn.Module):
@@ -226,6 +236,36 @@ class VAE(nn.Module):
             terms.append(group.likelihood.log_prob(x, chosen, None if complete else observed, scale))
         together = terms[0] if len(terms) == 1 else torch.cat(terms, -1)
         return together if self.in_order else together[..., self.index]
+
+    def scored_cells(self, values: Tensor, mask: Tensor) -> list[ScoredCells]:
+        """The records of a micro-batch, values in double precision, as `summed_terms` takes them."""
+        split = single.Split.of(values)
+        return [
+            ScoredCells(
+                values[:, columns],
+                split.of_features(columns),
+                None if bool((observed := mask[:, columns]).all()) else observed,
+                self.scale[group.features],
+            )
+            for group in self.groups
+            for columns in (group.columns,)
+        ]
+
+    def summed_terms(self, cells: list[ScoredCells], parameters: Tensor) -> Tensor:
+        """log P(x_j | z) in nats, summed over members and draws; for scoring, without gradients.
+
+        Parameters (e, s, n, outputs) in single precision -> (n, m), features in the order of their groups.
+        """
+        terms = []
+        for group, (values, split, observed, scale) in zip(self.groups, cells, strict=True):
+            chosen = self.parameters_of(group, parameters)
+            if group.likelihood.name in single.TERMS:
+                own = single.TERMS[group.likelihood.name](split, chosen, scale)
+                own = own if observed is None else torch.where(observed, own, own.new_zeros(()))
+            else:
+                own = group.likelihood.log_prob(values, chosen.to(values.dtype), observed, scale)
+            terms.append(own.flatten(0, 1).sum(0))
+        return terms[0] if len(terms) == 1 else torch.cat(terms, -1)
 
     def forward(self, values: Tensor, mask: Tensor, inputs: Tensor, context: Tensor, noise: Tensor) -> Tensor:
         """Training's objective: the ELBO of each member with one draw, in nats; noise (e, n, p) -> (e, n)."""

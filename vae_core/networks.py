@@ -40,11 +40,21 @@ class BatchedLinear(nn.Module):
         uniform = 2 * torch.rand((members, inputs, outputs), generator=generator) - 1
         self.weight = nn.Parameter(uniform * (scale / math.sqrt(max(1, inputs))))
         self.bias = nn.Parameter(torch.zeros(members, 1, outputs))
+        self._made: tuple[list[tuple[int, int]], list[Tensor]] | None = None
 
     def forward(self, x: Tensor, order: Order | None = None) -> Tensor:
         """The product; `order` puts the outputs of weight and bias in another order first."""
-        weight, bias = self.prepared(order, self.weight, self.bias)
+        weight, bias = self.kept(lambda: self.prepared(order, self.weight, self.bias), self.weight, self.bias)
         return torch.baddbmm(bias, x, weight)[..., : self.weight.shape[-1]]
+
+    def kept(self, build: Callable[[], list[Tensor]], *sources: Tensor) -> list[Tensor]:
+        """What `build` makes of the sources, without making it again while they are what they were."""
+        if self.training or torch.is_grad_enabled():
+            return build()
+        state = [(source.data_ptr(), source._version) for source in sources]
+        if self._made is None or self._made[0] != state:
+            self._made = state, build()
+        return self._made[1]
 
     def prepared(self, order: Order | None, *weights: Tensor) -> list[Tensor]:
         """Weights and biases (..., outputs) as a product takes them: in order; in evaluation mode padded."""
@@ -57,7 +67,10 @@ def sum_of_linear(
     one: BatchedLinear, x: Tensor, other: BatchedLinear, y: Tensor, order: Order | None = None
 ) -> Tensor:
     """one(x) + other(y), the second product added where the first one stands: no further pass."""
-    first, second, bias = one.prepared(order, one.weight, other.weight, one.bias + other.bias)
+    sources = one.weight, other.weight, one.bias, other.bias
+    first, second, bias = one.kept(
+        lambda: one.prepared(order, one.weight, other.weight, one.bias + other.bias), *sources
+    )
     return torch.baddbmm(bias, x, first).baddbmm_(y, second)[..., : one.weight.shape[-1]]
 
 

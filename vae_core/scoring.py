@@ -193,12 +193,14 @@ class FittedModel:
         """Each block's mean terms (blocks, n, m) and the KL (e, n) of one micro-batch."""
         values, mask, context = batch
         mean, log_variance = self.vae.encode(self.vae.inputs(values, mask), context)
+        cells = self.vae.scored_cells(values, mask)
         total = torch.zeros((self.noise.shape[0], *values.shape), dtype=torch.float64)
         for block, noise in chunks:
             parameters = self.vae.decode_draws(mean, log_variance, context, noise)
-            terms = self.vae.log_prob(values, parameters, mask).flatten(0, 1)
-            total[block] += terms[0] if len(terms) == 1 else terms.sum(0)
+            total[block] += self.vae.summed_terms(cells, parameters)
         total /= mean.shape[0] * self.noise.shape[1]
+        if not self.vae.in_order:
+            total = total[..., self.vae.index]
         return total, kl_standard_normal(mean, log_variance)
 
     def _refuse(self, encoded: Encoded) -> Encoded:
@@ -283,9 +285,9 @@ class FittedModel:
                 if name not in self.weights:
                     continue
                 weight = self.weights[name]
-                bound = bound + weight * (companion.score(encoded.values, encoded.mask) + fixed)
+                bound = bound + weight * (companion.score(encoded.values, encoded.mask, quick=True) + fixed)
                 if reasons:
-                    terms, own_kl = companion.parts(encoded.values, encoded.mask)
+                    terms, own_kl = companion.parts(encoded.values, encoded.mask, quick=True)
                     shares = shares + weight * (self._by_column(terms) + encoded.fixed)
                     divergence = divergence + weight * own_kl
         error = blocks.std(0, ddof=1) / np.sqrt(len(blocks)) if len(blocks) > 1 else np.full(len(kl), np.nan)

@@ -22,11 +22,13 @@ __all__ = ["COMPANIONS", "Companion", "IndependentColumns", "KernelDensity"]
 class Companion(Protocol):
     """What scoring and storage ask of a companion."""
 
-    def score(self, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """log P(x) of each record in nats: (n, m) -> (n,)."""
+    def score(self, values: np.ndarray, mask: np.ndarray, *, quick: bool = False) -> np.ndarray:
+        """log P(x) of each record in nats: (n, m) -> (n,); `quick` may round to 1e-6 of it."""
 
-    def parts(self, values: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same taken apart: terms (n, m) and KL (n,), score = terms.sum(1) - kl."""
+    def parts(
+        self, values: np.ndarray, mask: np.ndarray, *, quick: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same taken apart: terms (n, m) and KL (n,), score = terms.sum(1) - kl, of either kind."""
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What storage writes."""
