@@ -59,6 +59,7 @@ ORDER = (
     "networks",
     "single",
     "likelihoods",
+    "grey_bernoulli",
     "bounds",
     "distributed",
     "disk",

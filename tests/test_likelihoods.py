@@ -306,6 +306,32 @@ def test_the_bernoulli_is_never_above_zero_even_on_grey_values_and_wild_logits()
         assert torch.isfinite(terms).all()
 
 
+@pytest.mark.parametrize("levels", [256, 65_536])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_mass_of_a_grey_level_and_its_slope_are_those_of_the_sum_over_levels(
+    levels: int, dtype: torch.dtype
+) -> None:
+    sizes = torch.tensor([1e-35, 1e-6, 0.01, 0.29, 0.31, 1.0, 7.0, 60.0, 5000.0], dtype=dtype)
+    logits = torch.cat([-sizes, sizes.new_zeros(1), sizes])
+    level = torch.tensor([0, 1, levels // 3, levels - 2, levels - 1])
+    x = (level / (levels - 1)).to(dtype)
+    parameters = logits[:, None, None].expand(-1, len(x), 1).clone().requires_grad_()
+    scale = torch.full((len(x),), 1 / levels, dtype=dtype)
+    terms = LIKELIHOODS["grey_bernoulli"].log_prob(x, parameters, scale=scale)
+    (slope,) = torch.autograd.grad(terms.sum(), parameters)
+
+    shares = torch.arange(levels, dtype=torch.float64) / levels
+    exact = logits.double().requires_grad_()
+    normaliser = torch.logsumexp(exact[:, None] * shares, 1)
+    (mean,) = torch.autograd.grad(normaliser.sum(), exact, retain_graph=True)
+    of_x = x.detach().double() * (levels - 1) / levels
+    expected = (exact[:, None] * of_x - normaliser[:, None]).detach()
+    # x is rounded, which counts times the logit; and the sum over levels is rounded itself.
+    rounding = 4 * torch.finfo(dtype).eps * (1 + expected.abs() + exact.detach().abs()[:, None])
+    assert ((terms.detach().double() - expected).abs() <= rounding).all()
+    assert ((slope[..., 0].double() - of_x + mean[:, None]).abs() <= 1e-8 + 8 * torch.finfo(dtype).eps).all()
+
+
 def test_on_grey_values_the_bernoulli_is_not_a_density_but_the_continuous_one_is() -> None:
     nodes, weights = np.polynomial.legendre.leggauss(60)
     x = torch.from_numpy(0.5 * (nodes + 1)).unsqueeze(-1)

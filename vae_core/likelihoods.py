@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vae_core.grey_bernoulli import grey_bernoulli_log_prob, grey_bernoulli_moments
+
 __all__ = ["LIKELIHOODS", "SPREAD_FLOOR", "TAIL_START", "Likelihood"]
 
 SPREAD_FLOOR = 0.08  # in standardised units; lower floors let anomalies gain from a small predicted spread
@@ -107,22 +109,6 @@ def continuous_bernoulli_log_prob(x: Tensor, parameters: Tensor, scale: Tensor) 
     return bernoulli_log_prob(x, parameters, scale) + log_constant
 
 
-def grey_bernoulli_log_prob(x: Tensor, parameters: Tensor, scale: Tensor) -> Tensor:
-    """log of the continuous Bernoulli's mass on a grey level's share of [0, 1]: x = k / (L - 1), k < L.
-
-    `scale` is 1 / L, the share of one of the L levels (256 or 65,536). The mass on [k/L, (k+1)/L] in the
-    logit l is exp(l k/L) (exp(l/L) - 1) / (exp(l) - 1): the same network and moments as the continuous
-    Bernoulli, but never above 1, where the density has no upper limit at a black pixel. Computed at |l| with
-    mirrored levels, which changes nothing and overflows nowhere.
-    """
-    logit = parameters[..., 0]
-    size = logit.abs().clamp(min=0.01)
-    rank = torch.where(logit > 0, 1 - x, x) * (1 - scale)  # distance from the likelier end, in [0, 1 - 1/L]
-    log_share = torch.log(-torch.expm1(-size * scale)) - torch.log(-torch.expm1(-size))
-    even = scale.log() + logit * (1 - scale) * (x - 0.5) - logit.square() * (1 - scale.square()) / 24
-    return torch.where(logit.abs() < 0.02, even, log_share - size * rank)
-
-
 def logistic_scale(raw: Tensor) -> Tensor:
     """The decoder's raw output -> the logistic distribution's scale, in units of the whole range [0, 1]."""
     return LOGISTIC_FLOOR + LOGISTIC_WIDTH * F.softplus(raw)
@@ -193,28 +179,6 @@ def continuous_bernoulli_moments(parameters: Tensor, scale: Tensor) -> tuple[Ten
         1 / safe.square() - 0.25 / torch.sinh((0.5 * safe).clamp(-40, 40)).square(),
     )
     return mean, variance
-
-
-def grey_bernoulli_moments(parameters: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each pixel given z: those of a geometric distribution cut off after L levels.
-
-    With u = l / L: mean k = L / (1 - exp(-l)) - 1 / (1 - exp(-u)), in closed form also for the variance.
-    """
-    logit = parameters[..., 0]
-    levels = 1 / scale
-    safe = torch.where(logit.abs() < 0.02, torch.full_like(logit, 0.02), logit)
-    u = safe * scale
-    mean = levels / -torch.expm1(-safe) - 1 / -torch.expm1(-u)
-    variance = (
-        0.25 / torch.sinh((0.5 * u).clamp(-40, 40)).square()
-        - 0.25 * (levels / torch.sinh((0.5 * safe).clamp(-40, 40))).square()
-    )
-    small = logit.abs() < 0.02
-    flat = (levels.square() - 1) / 12  # variance at l = 0: of L even levels; the slope of the mean there
-    mean = torch.where(small, 0.5 * (levels - 1) + logit * flat * scale, mean)
-    variance = torch.where(small, flat.expand_as(variance), variance)
-    step = 1 / (levels - 1)
-    return mean * step, variance * step.square()
 
 
 def discretised_logistic_moments(parameters: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

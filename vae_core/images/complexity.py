@@ -30,23 +30,29 @@ def png_bits(images: np.ndarray) -> np.ndarray:
 def _bits(images: np.ndarray) -> np.ndarray:
     n, height = images.shape[:2]
     step = images.shape[3] * images.dtype.itemsize  # bytes of a pixel
-    rows = (
-        images.astype(images.dtype.newbyteorder(">")).reshape(n, height, -1).view(np.uint8).astype(np.int16)
-    )
+    rows = images.astype(images.dtype.newbyteorder(">")).reshape(n, height, -1).view(np.uint8)
     left, above, corner = np.zeros_like(rows), np.zeros_like(rows), np.zeros_like(rows)
     left[:, :, step:] = rows[:, :, :-step]
     above[:, 1:] = rows[:, :-1]
     corner[:, 1:, step:] = rows[:, :-1, :-step]
-    guess = left + above - corner
-    to_left, to_above, to_corner = np.abs(guess - left), np.abs(guess - above), np.abs(guess - corner)
-    paeth = np.where(
-        (to_left <= to_above) & (to_left <= to_corner), left, np.where(to_above <= to_corner, above, corner)
-    )
-    filtered = np.stack([rows, rows - left, rows - above, rows - (left + above) // 2, rows - paeth]).astype(
-        np.uint8
-    )
-    cost = np.abs(filtered.view(np.int8).astype(np.int16)).sum(-1, dtype=np.int64)
+    average = (left & above) + ((left ^ above) >> 1)  # the floor of the mean, within a byte
+    guesses = [left, above, average, _paeth(left, above, corner)]
+    filtered = np.stack([rows, *(rows - guess for guess in guesses)])  # modulo 256
+    cost = np.abs(filtered.view(np.int8)).view(np.uint8).sum(-1, dtype=np.uint32)
     best = cost.argmin(0)
-    chosen = np.take_along_axis(filtered, best[None, :, :, None], 0)[0]
-    data = np.concatenate([best[:, :, None].astype(np.uint8), chosen], axis=2)
+    data = np.empty((n, height, 1 + rows.shape[2]), np.uint8)
+    data[:, :, 0] = best
+    data[:, :, 1:] = rows
+    for number, candidate in enumerate(filtered[1:], 1):
+        np.copyto(data[:, :, 1:], candidate, where=(best == number)[:, :, None])
     return np.array([8.0 * len(zlib.compress(image.tobytes(), 9)) for image in data])
+
+
+def _paeth(left: np.ndarray, above: np.ndarray, corner: np.ndarray) -> np.ndarray:
+    """Of each pixel's three neighbours the one that is nearest to left + above - corner."""
+    a, b, c = (neighbour.astype(np.int16) for neighbour in (left, above, corner))
+    across, down = b - c, a - c
+    to_left, to_above, to_corner = np.abs(across), np.abs(down), np.abs(across + down)
+    nearest = np.where(to_above <= to_corner, above, corner)
+    np.copyto(nearest, left, where=(to_left <= to_above) & (to_left <= to_corner))
+    return nearest

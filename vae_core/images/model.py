@@ -160,8 +160,7 @@ class ImageModel(FittedModel):
         """The parts of each image, and the ranking's score from them."""
         images = self.encoding.levels_of(encoded.values)
         bits = png_bits(images)
-        x = encoded.values.astype(np.float64)
-        best = (xlogy(x, x) + xlog1py(1 - x, -x)).sum(1)  # the Bernoulli's terms at parameters equal to x
+        best = self._best_terms()[images.reshape(len(images), -1)].sum(1)
         levels = self._distance(brightness(images))
 
         def parts_of(elbo: np.ndarray, lecture: np.ndarray) -> dict[str, np.ndarray]:
@@ -182,6 +181,12 @@ class ImageModel(FittedModel):
         own: dict[str, Any] = {"elbo_excess": -parts["excess"], "complexity_bits": bits, "parts": parts}
         return ImageScores(**values, **own, part=part)
 
+    def _best_terms(self) -> np.ndarray:
+        """Of each grey level x the Bernoulli's term at the best parameter, x itself: (levels,), in nats."""
+        shape = self.encoding.shape
+        x = (np.arange(shape.levels) / np.float32(shape.levels - 1)).astype(np.float64)
+        return np.asarray(xlogy(x, x) + xlog1py(1 - x, -x))
+
     def _largest(self, parts: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """The score that ranks, and which part it is: of the scaled parts the largest."""
         if self.rank_by == "elbo" or not self.scales:
@@ -195,7 +200,8 @@ class ImageModel(FittedModel):
             return np.zeros(len(described))
         distances = cdist(described, self.known_brightness)
         nearest = min(NEIGHBOURS, distances.shape[1])
-        return np.sort(distances, axis=1)[:, :nearest].mean(1)
+        distances.partition(nearest - 1, axis=1)
+        return np.sort(distances[:, :nearest], axis=1).mean(1)
 
     @torch.no_grad()
     def pixel_terms(self, encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
