@@ -14,6 +14,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 from vae_core.bounds import importance_bound, kl_standard_normal, log_weights
 from vae_core.likelihoods import SPREAD_FLOOR
 from vae_core.model import VAE, Architecture
+from vae_core.networks import BatchedLinear
 from vae_core.ppca import ProbabilisticPCA
 
 MIXED = Architecture(
@@ -343,3 +344,19 @@ def test_the_encoder_stays_finite_however_far_a_value_lies(far: float) -> None:
 
 def test_an_architecture_survives_json() -> None:
     assert Architecture.from_json(MIXED.to_json()) == MIXED
+
+
+def test_what_a_layer_keeps_follows_its_weights() -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = BatchedLinear(1, 5, 3, generator).eval()
+    x = torch.randn(1, 4, 5, generator=generator)
+    with torch.no_grad():
+        before = layer(x).clone()
+        layer.weight.mul_(2)
+        torch.testing.assert_close(layer(x), 2 * before)
+        buffer = torch.ones(15)
+        layer.train().weight.data = buffer.view(1, 5, 3)  # as the optimiser's flat buffer
+        layer.eval()(x)
+        layer.train()
+        buffer.zero_()
+        torch.testing.assert_close(layer.eval()(x), torch.zeros(1, 4, 3))

@@ -233,7 +233,13 @@ class VAE(nn.Module):
             x, observed = values[:, group.columns], mask[:, group.columns]
             scale = self.scale[group.features].to(values.dtype)
             complete = not values.is_cuda and bool(observed.all())  # then hiding nothing changes no bit
-            terms.append(group.likelihood.log_prob(x, chosen, None if complete else observed, scale))
+            hidden = None if complete else observed
+            if group.likelihood.name == "whole" and values.dtype == torch.float32:
+                x = x if hidden is None else torch.where(hidden, x, torch.zeros_like(x))
+                own = single.whole_with_gradient(x, chosen, scale)
+                terms.append(own if hidden is None else torch.where(hidden, own, torch.zeros_like(own)))
+            else:
+                terms.append(group.likelihood.log_prob(x, chosen, hidden, scale))
         together = terms[0] if len(terms) == 1 else torch.cat(terms, -1)
         return together if self.in_order else together[..., self.index]
 

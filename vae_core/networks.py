@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,11 @@ class BatchedLinear(nn.Module):
         """The product; `order` puts the outputs of weight and bias in another order first."""
         weight, bias = self.kept(lambda: self.prepared(order, self.weight, self.bias), self.weight, self.bias)
         return torch.baddbmm(bias, x, weight)[..., : self.weight.shape[-1]]
+
+    def train(self, mode: bool = True) -> Self:
+        """As in every module; what was kept is let go: training changes weights behind its back."""
+        self._made = None
+        return super().train(mode)
 
     def kept(self, build: Callable[[], list[Tensor]], *sources: Tensor) -> list[Tensor]:
         """What `build` makes of the sources, without making it again while they are what they were."""

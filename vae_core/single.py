@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from vae_core.likelihoods import CLASS_FLOOR, SPREAD_FLOOR, TAIL_START
 
 __all__ = [
     "TERMS", "Split", "bernoulli_log_prob", "categorical_log_prob", "gaussian_log_prob", "log_erfcx",
-    "whole_log_prob",
+    "whole_log_prob", "whole_with_gradient",
 ]  # fmt: skip
 
 LARGEST = 1e30  # of what single precision takes; beyond it a term goes on falling as the tail does
@@ -90,30 +90,79 @@ def _far(distance: Tensor, x: Split) -> Tensor | None:
 
 def whole_log_prob(x: Split, parameters: Tensor, scale: Tensor) -> Tensor:
     """log of the Gaussian's mass on [x - scale/2, x + scale/2], with the same tail."""
-    distance, deviation = _standardised(x, parameters)
-    distance.abs_()
+    r, deviation = _standardised(x, parameters)
+    distance = r.abs_()
     far = _far(distance, x)
     if far is not None:
         distance.clamp_(max=TAIL_START)
-    step = (scale.float() / deviation).expand_as(distance)
-    steep = torch.mul(step, distance).square_()
-    other = (step > NARROW).logical_or_(steep > STEEP)
-    terms = _narrow(distance, step, steep)
-    if bool(other.any()):
-        place = other.flatten().nonzero().squeeze(1)
-        wide = _wide(distance.flatten()[place], step.flatten()[place])
-        terms.view(-1)[place] = wide
+    terms = _log_mass(distance, scale.float() / deviation, slopes=False)[0]
     return terms if far is None else terms.sub_(far, alpha=2)
 
 
-def _narrow(distance: Tensor, step: Tensor, q: Tensor) -> Tensor:
-    """Taylor's series around the bin's middle; where it does not hold the result means nothing."""
+class _WholeMass(torch.autograd.Function):
+    """The same for training, with its gradient in closed form: values, means and raw spreads (..., m)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mean: Tensor, raw: Tensor, scale: Tensor) -> Tensor:
+        deviation = F.softplus(raw).add_(SPREAD_FLOOR)
+        r = (x - mean).div_(deviation)
+        distance = r.abs()
+        near = distance.clamp(max=TAIL_START)
+        step = scale / deviation
+        terms, by_distance, by_step = _log_mass(near, step, slopes=True)
+        terms -= 2 * (distance / TAIL_START).clamp_(min=1).log_()
+        by_distance = torch.where(distance > TAIL_START, -2 / distance, by_distance)
+        by_deviation = by_distance.mul(distance).addcmul_(by_step, step).div_(deviation).neg_()
+        ctx.save_for_backward(
+            by_distance.mul_(r.sign_()).div_(deviation).neg_(), by_deviation.mul_(raw.sigmoid())
+        )
+        return terms
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        by_mean, by_raw = ctx.saved_tensors
+        return None, gradient * by_mean, gradient * by_raw, None
+
+
+def whole_with_gradient(x: Tensor, parameters: Tensor, scale: Tensor) -> Tensor:
+    """`likelihoods.whole_log_prob` in single precision, a gradient costing next to nothing: for training.
+
+    x (..., m), parameters (..., m, 2), scale (m,) -> terms (..., m) in nats.
+    """
+    terms: Tensor = _WholeMass.apply(
+        x, parameters[..., 0].contiguous(), parameters[..., 1].contiguous(), scale
+    )
+    return terms
+
+
+def _log_mass(distance: Tensor, step: Tensor, *, slopes: bool) -> list[Tensor]:
+    """log mass of a bin, `distance` from the mean and `step` wide; its slopes by these two if asked."""
+    steep = torch.mul(step, distance).square_()
+    other = (step > NARROW).logical_or_(steep > STEEP)
+    results = _narrow(distance, step, steep, slopes)
+    if bool(other.any()):
+        place = other.flatten().nonzero().squeeze(1)
+        wide = _wide(distance.flatten()[place], step.expand_as(distance).flatten()[place], slopes)
+        for result, those in zip(results, wide, strict=True):
+            result.view(-1)[place] = those
+    return results
+
+
+def _narrow(distance: Tensor, step: Tensor, q: Tensor, slopes: bool) -> list[Tensor]:
+    """Taylor's series around the bin's middle; where it does not hold the results mean nothing."""
     s = step.square()
     series = torch.add(_horner(POWERS_OF_Q[2], s), q, alpha=POWERS_OF_Q[3][0])
     for coefficients in POWERS_OF_Q[1::-1]:  # Horner's rule in q, each coefficient by Horner's rule in s
         series = _horner(coefficients, s).addcmul_(series, q)
-    series = series.mul_(q).addcmul_(s, _horner(POWERS_OF_S, s))
-    return series.add_(1).mul_(step).log_().sub_(HALF_LOG_2PI).addcmul_(distance, distance, value=-0.5)
+    series = series.mul_(q).addcmul_(s, _horner(POWERS_OF_S, s))  # what has no q
+    relative = series.add_(1).mul_(step)  # the mass over the density in the middle
+    terms = relative.log().sub_(HALF_LOG_2PI).addcmul_(distance, distance, value=-0.5)
+    if not slopes:
+        return [terms]
+    # The density at an end of the bin over that in the middle is exp(+-h d / 2 - h^2 / 8).
+    both = torch.exp(s.mul_(-0.125)).div_(relative)
+    half = (0.5 * step * distance).clamp_(max=2)
+    return [terms, torch.sinh(half).mul_(both).mul_(-2), torch.cosh(half).mul_(both)]
 
 
 def _horner(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
@@ -125,18 +174,29 @@ def _horner(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
     return result
 
 
-def _wide(distance: Tensor, step: Tensor) -> Tensor:
+def _wide(distance: Tensor, step: Tensor, slopes: bool) -> list[Tensor]:
     """By tails Q(z) = erfcx(z / sqrt 2) exp(-z^2 / 2) / 2 at the bin's near and far end."""
     half = 0.5 * step
     near, far = distance - half, distance + half
     inside = near < 0  # the bin holds the mean
     near.abs_()
     log_near, log_far = log_erfcx(near * ROOT_HALF), log_erfcx(far * ROOT_HALF)
-    squares = near.square().mul_(-0.5)
-    ratio = -torch.expm1(log_far - log_near - step * distance)  # 1 - Q(far) / Q(near)
-    outer = squares + log_near + torch.log(ratio.clamp_(min=1e-30)) - math.log(2)
-    tails = torch.exp(squares + log_near).add_(torch.exp(far.square_().mul_(-0.5) + log_far))
-    return torch.where(inside, torch.log1p(tails.mul_(-0.5).clamp_(min=-0.9)), outer)
+    squares, far_squares = near.square().mul_(-0.5), far.square().mul_(-0.5)
+    drop = -step * distance  # log phi(far) / phi(near)
+    ratio = -torch.expm1(log_far - log_near + drop)  # 1 - Q(far) / Q(near)
+    ratio.clamp_(min=1e-30)
+    outer = squares + log_near + torch.log(ratio) - math.log(2)
+    tails = torch.exp(squares + log_near).add_(torch.exp(far_squares + log_far))
+    central = torch.log1p(tails.mul_(-0.5).clamp_(min=-0.9))
+    terms = torch.where(inside, central, outer)
+    if not slopes:
+        return [terms]
+    # The densities at both ends over the mass; of the outer kind phi(z) / Q(z) = sqrt(2 / pi) / erfcx.
+    at_near = torch.where(
+        inside, squares - HALF_LOG_2PI - central, 0.5 * math.log(2 / math.pi) - log_near - ratio.log()
+    ).exp_()
+    at_far = torch.where(inside, (far_squares - HALF_LOG_2PI - central).exp(), at_near * drop.exp_())
+    return [terms, at_far - at_near, (at_far + at_near).mul_(0.5)]
 
 
 # Press et al., Numerical Recipes, section 6.2: erfcc, right to 1.2e-7 everywhere.

@@ -156,8 +156,8 @@ def _kernel_distribution(observed: np.ndarray, feature: Feature) -> tuple[np.nda
     cumulative = np.zeros(BINS + 1)
     for chunk in np.array_split(points, max(1, len(points) // 200)):
         below, above = np.searchsorted(edges, [chunk[0] - SEEN * width, chunk[-1] + SEEN * width])
-        distance = torch.from_numpy((edges[below:above, None] - chunk) / width)
-        cumulative[below:above] += torch.special.ndtr(distance).sum(1).numpy()
+        distance = torch.from_numpy((edges[below:above, None] - chunk) / (width * math.sqrt(2)))
+        cumulative[below:above] += 0.5 * (1 + torch.erf(distance)).sum(1).numpy()
         cumulative[above:] += len(chunk)
     # What lies beyond the grid is left to the Student-t, not heaped into the outermost bins.
     return edges, (cumulative - cumulative[0]) / (cumulative[-1] - cumulative[0])
