@@ -18,6 +18,7 @@ from typing import Any, Literal
 from flows import datasets, descriptions, judgements, last_known, registry, together
 from flows.registry import ModelVersion, home
 from flows.scratch import scratch, sweep
+from vae_core import engines
 from vae_core.errors import InputError, one_line
 
 TRAINING_KEY = "elborank.training"
@@ -292,6 +293,7 @@ def score(path: str, *, model: str, progress: Any = None, **options: Any) -> dic
     ranking = {k: options.pop(k) for k in ("output", "as_of", "replace", "workers", "members")}
     ranking |= {"allow_empty": options.get("allow_empty", False), "rank_by": options.pop("rank_by", None)}
     ranking |= {k: options.pop(k) for k in ("engine", "draws", "on_drift", "hide_values") if k in options}
+    engines.get_ready(ranking.get("engine", "local"), ranking["workers"])
     version, warnings = last_known.resolve(model)
     data = ingest(path, **as_the_model_reads(version, options.pop("images", None)), **options)
     result = rank(version, data, **ranking, decision=decision, progress=progress)
@@ -345,7 +347,7 @@ def rank(
     Strong drift with `on_drift="fail"` is for the caller to refuse (`reading.refuse_drift`).
     """
     from flows import remote
-    from vae_core import engines, job
+    from vae_core import job
     from vae_core import report as reports
 
     done, total = 0, len(job.cut(data))

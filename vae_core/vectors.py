@@ -16,10 +16,8 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-from sklearn.covariance import ledoit_wolf_shrinkage
 
 from vae_core.arrow import vectors
-from vae_core.ppca import SMALLEST_NOISE, principal_directions
 
 __all__ = ["COMPONENTS", "MOST_NUMBERS", "VectorDensity"]
 
@@ -48,6 +46,10 @@ class VectorDensity:
     @classmethod
     def fit(cls, x: np.ndarray) -> Self:
         """Learn from vectors (n, d), n at least 1, with finite values."""
+        from sklearn.covariance import ledoit_wolf_shrinkage  # a second to import, and scoring does without
+
+        from vae_core.ppca import SMALLEST_NOISE, principal_directions
+
         x = x.astype(np.float64)
         n, d = x.shape
         mean = x.mean(0)

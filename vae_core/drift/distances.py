@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy import special, stats
+from scipy import special
 
 from vae_core.drift.counts import SCORE, ColumnProfile, Counted, Profile
 
@@ -191,6 +191,8 @@ def rates_p_value(few: int, n: int, others: int, m: int) -> float:
 
 def _fisher(few: float, n: float, others: float, m: float) -> float:
     """Fisher's exact test, two-sided: few of n and others of m."""
+    from scipy import stats  # half a second to import, for the rare table that needs it
+
     table = np.array([[few, n - few], [others, m - others]])
     return float(stats.fisher_exact(np.rint(table).astype(np.int64)).pvalue)
 

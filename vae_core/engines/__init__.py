@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from vae_core.engines.local import WorkerDied, local
+from vae_core.engines.local import WorkerDied, import_ahead, local
 from vae_core.engines.ray import on_ray
 from vae_core.errors import InputError
 
-__all__ = ["ENGINES", "Engine", "WorkerDied", "map_units"]
+__all__ = ["ENGINES", "Engine", "WorkerDied", "get_ready", "map_units"]
 
 U = TypeVar("U")
 R = TypeVar("R")
@@ -25,6 +25,12 @@ class Engine(Protocol):
     def __call__(
         self, units: Iterable[Any], work: Callable[[Any], Any], *, workers: int
     ) -> Iterator[Any]: ...
+
+
+def get_ready(engine: str, workers: int) -> None:
+    """Where work will soon be given to workers on this machine: let them import what they need meanwhile."""
+    if engine == "local" and workers > 1:
+        import_ahead()
 
 
 def map_units(

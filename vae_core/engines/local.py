@@ -13,9 +13,11 @@ from functools import partial
 from multiprocessing.connection import wait as wait_for_any
 from typing import Any
 
-__all__ = ["RESTARTS", "WorkerDied", "local"]
+__all__ = ["RESTARTS", "WorkerDied", "import_ahead", "local"]
 
 RESTARTS = 2  # a unit that kills its worker (out of memory, say) must end the job, not repeat for ever
+# What workers import, once for all of them: the next one then starts in a blink, also for the next stage.
+IMPORTED_ONCE = ["vae_core.storage", "vae_core.explanation", "vae_core.work"]
 QUEUED = 2  # units handed to each worker at a time: enough to keep it busy, however many units there are
 
 
@@ -79,14 +81,33 @@ def _drain(
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    """Spawned, never forked: a fork of a process with running threads (torch, Arrow) can hang."""
+    """Forked from a server that has imported what they need and runs no thread: a fork of this process, with
+    its running threads (torch, Arrow), can hang. Spawned where there is no such server."""
     threads = max(1, (os.cpu_count() or 1) // workers)
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=partial(_start_worker, threads))
+    start = partial(_start_worker, threads, dict(os.environ))
+    return ProcessPoolExecutor(workers, mp_context=_context(), initializer=start)
 
 
-def _start_worker(threads: int) -> None:
-    """In a new worker: share the cores fairly, and die with the parent."""
+def import_ahead() -> None:
+    """Start the server that workers are forked from; it imports while this process does other things."""
+    if _context().get_start_method() == "forkserver":
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
+
+
+def _context() -> Any:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", *IMPORTED_ONCE])
+    return context
+
+
+def _start_worker(threads: int, environment: dict[str, str]) -> None:
+    """In a new worker: the parent's environment as it is now, a fair share of the cores, and its death."""
+    os.environ.clear()
+    os.environ.update(environment)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
     if "torch" in sys.modules:  # has read the variables already

@@ -14,7 +14,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from scipy.spatial.distance import cdist
 from scipy.special import xlog1py, xlogy
 from torch import Tensor
 
@@ -198,6 +197,8 @@ class ImageModel(FittedModel):
         """Mean distance to the five training images that are nearest in brightness: (n, f) -> (n,)."""
         if not len(self.known_brightness):
             return np.zeros(len(described))
+        from scipy.spatial.distance import cdist  # half a second to import: tables do without
+
         distances = cdist(described, self.known_brightness)
         nearest = min(NEIGHBOURS, distances.shape[1])
         distances.partition(nearest - 1, axis=1)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from vae_core.encoding import Feature
@@ -294,6 +293,8 @@ def _relative_widths(
     """r_i = sqrt(distance to the 10th neighbour / its geometric mean): wide where records are sparse."""
     z = np.where(observed, exemplars, 0.0)[:, layout.numeric] / scales[layout.numeric]
     space = np.concatenate([z, math.sqrt(0.5) * layout.indicators(exemplars, observed)], axis=1)
+    from sklearn.neighbors import NearestNeighbors  # a second to import, and scoring does without
+
     neighbour = min(NEIGHBOUR, len(space) - 1)
     if neighbour < 1:
         return np.ones(len(space))
