@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from vae_core.engines import ENGINES, WorkerDied, map_units
+from vae_core.engines import ENGINES, WorkerDied, get_ready, map_units
 from vae_core.errors import InputError
 
 
@@ -128,3 +128,26 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def setting(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def test_workers_see_the_environment_of_the_moment_however_long_their_server_has_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert list(map_units(["ELBORANK_SETTING"], setting, workers=2)) == [None]
+    monkeypatch.setenv("ELBORANK_SETTING", "as it is now")
+    get_ready("local", 2)
+    assert list(map_units(["ELBORANK_SETTING"], setting, workers=2)) == ["as it is now"]
+    monkeypatch.delenv("ELBORANK_SETTING")
+    assert list(map_units(["ELBORANK_SETTING"], setting, workers=2)) == [None]
+
+
+def already_imported(name: str) -> bool:
+    return name in sys.modules
+
+
+def test_a_worker_finds_imported_what_it_needs() -> None:
+    assert list(map_units(["torch", "vae_core.storage"], already_imported, workers=2)) == [True, True]

@@ -100,7 +100,7 @@ def _context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", *IMPORTED_ONCE])
+    context.set_forkserver_preload(IMPORTED_ONCE)  # not the caller's own module: it may start threads
     return context
 
 
