@@ -81,8 +81,8 @@ def _drain(
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    """Forked from a server that has imported what they need and runs no thread: a fork of this process, with
-    its running threads (torch, Arrow), can hang. Spawned where there is no such server."""
+    """Forked from a server that has imported what they need and computed nothing: a fork of this process, in
+    which threads of torch and Arrow are at work, can hang. Spawned where there is no such server."""
     threads = max(1, (os.cpu_count() or 1) // workers)
     start = partial(_start_worker, threads, dict(os.environ))
     return ProcessPoolExecutor(workers, mp_context=_context(), initializer=start)
