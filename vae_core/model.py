@@ -111,6 +111,7 @@ class VAE(nn.Module):
     """Encoder and decoder of e members. `encode` and `decode` are the lecture's Q and P."""
 
     index: Tensor
+    output_order: Tensor | None
     scale: Tensor
     input_mean: Tensor
     input_spread: Tensor
@@ -123,6 +124,7 @@ class VAE(nn.Module):
         order = [feature for group in self.groups for feature in group.features]
         self.in_order = order == sorted(order)
         self.register_buffer("index", torch.argsort(torch.tensor(order)), persistent=False)
+        self.register_buffer("output_order", _output_order(self.groups), persistent=False)
         scale = torch.tensor(a.scales, dtype=torch.float64)
         self.register_buffer("scale", scale.expand(a.features) if a.image else scale, persistent=False)
         self.categorical = [j for j, name in enumerate(a.likelihoods) if name == "categorical"]
@@ -178,11 +180,13 @@ class VAE(nn.Module):
         near = inputs
         if not a.image:
             near = 3 * torch.tanh(inputs / 3) if a.standardise_inputs else inputs.clamp(0, 1)
-        h = self.encoder(torch.cat([near, context], -1).expand(a.members, -1, -1))
+        near = torch.cat([near, context], -1) if a.context else near
+        h = self.encoder(near.expand(a.members, -1, -1))
         raw = self.encoder_variance(h)
         if a.linear_skip:
-            linear = torch.cat([_linear_up_to_a_limit(inputs), context], -1).expand(a.members, -1, -1)
-            mean = sum_of_linear(self.encoder_mean, h, self.encoder_skip, linear)
+            linear = _linear_up_to_a_limit(inputs)
+            linear = torch.cat([linear, context], -1) if a.context else linear
+            mean = sum_of_linear(self.encoder_mean, h, self.encoder_skip, linear.expand(a.members, -1, -1))
         else:
             mean = self.encoder_mean(h)
         if a.image:
@@ -202,16 +206,7 @@ class VAE(nn.Module):
 
     def _side_by_side(self, weight: Tensor) -> Tensor:
         """Weights or biases (..., outputs) in the order in which the decoder's result holds the outputs."""
-        if not any(group.planar for group in self.groups):
-            return weight
-        parts = [weight[..., group.first : group.last] for group in self.groups]
-        return torch.cat(
-            [
-                part.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2) if group.planar else part
-                for part, group in zip(parts, self.groups, strict=True)
-            ],
-            -1,
-        )
+        return weight if self.output_order is None else weight.index_select(-1, self.output_order)
 
     def parameters_of(self, group: Group, parameters: Tensor) -> Tensor:
         """The part of the decoder's output that belongs to a group, a view: (..., features, outputs)."""
@@ -329,6 +324,16 @@ def _decoder(a: Architecture, generator: torch.Generator) -> nn.Module:
 def _shape(image: list[int]) -> tuple[int, int, int]:
     height, width, channels = image
     return height, width, channels
+
+
+def _output_order(groups: list[Group]) -> Tensor | None:
+    """The decoder's outputs as its result holds them: of planar groups all means, then all raw spreads."""
+    if not any(group.planar for group in groups):
+        return None
+    parts = [torch.arange(group.first, group.last) for group in groups]
+    return torch.cat(
+        [part.view(-1, 2).T.flatten() if g.planar else part for g, part in zip(groups, parts, strict=True)]
+    )
 
 
 def _groups(architecture: Architecture) -> list[Group]:
