@@ -40,6 +40,7 @@ ORDER = (
     "adam",
     "drift",
     "explanation",
+    "repair",
     "imputation",
     "generation",
     "scoring",

@@ -214,7 +214,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         return per_image(terms, model.encoding).sum(3)
 
     def explain(self, X: Any, *, top: int = 5) -> pd.DataFrame:
-        """For each record a sentence (`why`), its `reasons`, largest surprise first, and `rest_nats`."""
+        """For each record a sentence (`why`), its `reasons`, the likeliest first, and `rest_nats`."""
         model = self._fitted()
         if isinstance(model, ImageModel):
             return explain_images(model, self._table(X), top=top).to_pandas()

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from vae_core.arrow import TYPES, numbers, texts
 from vae_core.columns import Column
-from vae_core.imputation import NORMAL_90, expected_given_others
+from vae_core.imputation import NORMAL_90
+from vae_core.repair import PRESENT, suspects
 from vae_core.scoring import FittedModel
 
 __all__ = ["COMBINATION", "REASON", "explain"]
@@ -34,13 +35,14 @@ REASON = pa.struct(
 )
 SENTENCE_REASONS = 3
 NOTHING = 0.05  # nats, which round to 0
-EXPECTED_FOR = 3  # the first reasons; each one's expected value needs imputation of its own
 
 
 def explain(model: FittedModel, table: pa.Table, *, top: int = 5) -> pa.Table:
-    """Reasons for each record of a table: columns why, reasons (at most `top`, largest first), rest_nats.
+    """Reasons for each record of a table: columns why, reasons (at most `top`), rest_nats.
 
-    The nats of the reasons + rest_nats = the record's bound. `expected` is the decoder's mean (for a category
+    First come the columns of the three largest deficits, and missing cells, by what the record would gain if
+    that cell alone were what the others imply (`repair`); then the others, the largest deficit first. The
+    nats of the reasons + rest_nats = the record's bound. `expected` is the decoder's mean (for a category
     the most probable one) with the cell itself hidden, `low` to `high` the central 80 % of P(x|z), as wide as
     held-out records need it, in the user's units; `nats` is the contribution to the bound, `typical` its
     median on held-out records.
@@ -53,15 +55,18 @@ def explain(model: FittedModel, table: pa.Table, *, top: int = 5) -> pa.Table:
     deficit = usual - nats
     silent = [not (c.modelled or c.fixed) for c in model.encoding.described]
     deficit[:, [*silent, False]] = -np.inf  # what takes no part in the score is no reason
-    order = np.argsort(-deficit, axis=1, kind="stable")[:, :top]
+    found = suspects(model, encoded, deficit)
+    others = np.argsort(-deficit, axis=1, kind="stable")[:, PRESENT:][:, :top]
     cells = [_Cells(model, table, index) for index in range(len(model.encoding.described))]
-    moments = [expected_given_others(model, encoded, column) for column in order.T[:EXPECTED_FOR]]
     reasons, why, rest = [], [], []
-    for row, chosen in enumerate(order):
-        chosen = [j for k, j in enumerate(chosen) if k == 0 or deficit[row, j] > 0]
+    for row in range(table.num_rows):
+        first = {int(found.columns[row, k]): k for k in found.ordered(row)}
+        follow = [int(j) for j in others[row] if deficit[row, j] > 0 and j not in first]
+        chosen = [j for j, k in first.items() if deficit[row, j] > 0 or found.gains[row, k] > NOTHING]
+        chosen = (chosen or list(first)[:1]) + follow
         entries = []
-        for place, j in enumerate(chosen):
-            mean, variance = moments[place] if place < len(moments) else (None, None)
+        for j in chosen[:top]:
+            mean, variance = found.moments[first[j]] if j in first else (None, None)
             own = cells[j].describe(row, mean, variance) if j < len(cells) else {"feature": COMBINATION}
             nats_here = {"nats": float(nats[row, j]), "typical": float(usual[j])}
             entries.append({**dict.fromkeys(REASON.names), **own, **nats_here})
@@ -86,7 +91,7 @@ def sentence(reasons: list[dict[str, Any]]) -> str:
     for entry in reasons[:SENTENCE_REASONS]:
         deficit = entry["typical"] - entry["nats"]
         if clauses and deficit < 0.05 * largest:
-            break
+            continue
         clauses.append(_clause(entry, deficit))
     return "; ".join(clauses)
 
@@ -100,7 +105,7 @@ def _clause(entry: dict[str, Any], deficit: float) -> str:
         text += f", expected {entry['expected']}"
     if entry["low"] is not None:
         text += f" ({entry['low']} to {entry['high']})"
-    return f"{text}: {cost}"
+    return f"{text}: {cost}" if deficit >= NOTHING else text  # a missing cell may cost its relatives only
 
 
 class _Cells:

@@ -11,7 +11,7 @@ from vae_core.encoding import Encoded
 from vae_core.records import take
 from vae_core.scoring import FittedModel
 
-__all__ = ["NORMAL_90", "expected_given_others", "imputed", "range_factors"]
+__all__ = ["DRAWS", "NORMAL_90", "expected_given_others", "imputed", "range_factors"]
 
 ROUNDS = 4  # of imputation: each moves the hidden cell to what the others imply
 DRAWS = 4

@@ -18,21 +18,26 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import torch
 from scipy import stats
 
 from tests.bench.quality import Labelled, drawn, read_tables, split
 from vae_core import explanation, training
+from vae_core.columns import Column
 from vae_core.imputation import NORMAL_90, expected_given_others
 from vae_core.scoring import FittedModel
 
-FDR, TOP, TIES, EACH = 0.1, 0.01, 100, 40
+FDR, TOP, TIES = 0.1, 0.01, 100
+PLACES = 8  # columns that each error is spread over
+NUMBERS, CLASSES = ("real", "whole"), ("category", "boolean")
 ERRORS = ("swapped", "times 10", "sign", "category", "missing")
 
 
@@ -60,8 +65,10 @@ def calibration(model: FittedModel, fresh: pa.Table, anomalies: pa.Table) -> dic
     }
 
 
-def planted(values: np.ndarray, kind: str, error: str, generator: np.random.Generator) -> np.ndarray | None:
-    """The column with the error in each cell, as objects; None where the column cannot have it."""
+def planted(
+    values: np.ndarray, pool: np.ndarray, kind: str, error: str, generator: np.random.Generator
+) -> np.ndarray | None:
+    """Cells with the error, as objects; `pool` is the whole column. None where a column cannot have it."""
     number = kind in ("real", "whole")
     if error == "missing":
         return np.full(len(values), None, object)
@@ -70,50 +77,68 @@ def planted(values: np.ndarray, kind: str, error: str, generator: np.random.Gene
     if error == "sign" and number:
         return -values
     if error == "swapped":
-        return values[generator.permutation(len(values))]
+        return pool[generator.integers(0, len(pool), len(values))]
     if error == "category" and kind in ("category", "boolean"):
-        known = np.array(sorted(set(values.tolist()), key=str), object)
-        return known[generator.integers(0, len(known), len(values))]
+        known = np.array(sorted({v for v in pool.tolist() if v is not None and v == v}, key=str), object)
+        return np.array([generator.choice([k for k in known if k != v]) for v in values.tolist()], object)
     return None
 
 
-def explained(model: FittedModel, fresh: pa.Table, seed: int) -> dict[str, Any]:
+def with_error(
+    model: FittedModel, fresh: pa.Table, error: str, each: int, generator: np.random.Generator
+) -> Iterator[tuple[Column, pa.Table, pa.Table, np.ndarray]]:
+    """Columns that can have the error, with some of the records, those with it, and which of them differ."""
+    can = NUMBERS if error in ("times 10", "sign") else CLASSES if error == "category" else NUMBERS + CLASSES
+    columns = [c for c in model.encoding.described if c.modelled and c.kind in can]
+    columns = [c for c in columns if c.name in fresh.column_names]
+    for _ in range(min(PLACES, len(columns)) if each else 0):
+        column = columns[int(generator.integers(len(columns)))]
+        rows = generator.choice(fresh.num_rows, min(each // PLACES, fresh.num_rows), replace=False)
+        some = fresh.take(pa.array(np.sort(rows)))
+        before = some[column.name].to_numpy(zero_copy_only=False)
+        pool = fresh[column.name].to_numpy(zero_copy_only=False)
+        after = planted(before, pool, column.kind, error, generator)
+        if after is None:
+            continue
+        place = fresh.column_names.index(column.name)
+        cells = pa.array(after, some[column.name].type, from_pandas=True)
+        was = [None if v != v else v for v in before.tolist()]
+        differs = np.array([now != then for now, then in zip(cells.to_pylist(), was, strict=True)])
+        yield column, some, some.set_column(place, column.name, cells), differs
+
+
+def explained(model: FittedModel, fresh: pa.Table, seed: int, each: int) -> dict[str, Any]:
     """For each error: planted, in the top 1 %, named first, named in the first three."""
     generator = np.random.default_rng([seed, 7])
     limit = np.quantile(model.score(fresh).anomaly_score, 1 - TOP)
-    columns = [c for c in model.encoding.described if c.modelled and c.name in fresh.column_names]
     result: dict[str, Any] = {}
     for error in ERRORS:
         count = dict.fromkeys(("planted", "reached", "first", "three"), 0)
-        for _ in range(min(8, len(columns))):
-            column = columns[int(generator.integers(len(columns)))]
-            rows = generator.choice(fresh.num_rows, min(EACH // 8, fresh.num_rows), replace=False)
-            some = fresh.take(pa.array(np.sort(rows)))
-            before = some[column.name].to_numpy(zero_copy_only=False)
-            after = planted(before, column.kind, error, generator)
-            if after is None:
-                continue
-            place = fresh.column_names.index(column.name)
-            changed = some.set_column(
-                place, column.name, pa.array(after, some[column.name].type, from_pandas=True)
-            )
-            differs = np.array([a != b for a, b in zip(after.tolist(), before.tolist(), strict=True)])
-            ordinary = (
-                model.score(some).anomaly_score <= limit
-            )  # those of the top 1 % have reasons of their own
+        for column, some, changed, differs in with_error(model, fresh, error, each, generator):
+            # Records of the top 1 % have reasons of their own.
+            ordinary = model.score(some).anomaly_score <= limit
             reached = np.flatnonzero(differs & ordinary & (model.score(changed).anomaly_score > limit))
             count["planted"] += int((differs & ordinary).sum())
             count["reached"] += len(reached)
             if not len(reached):
                 continue
-            for reasons in explanation.explain(model, changed.take(pa.array(reached)), top=3)[
-                "reasons"
-            ].to_pylist():
+            told = explanation.explain(model, changed.take(pa.array(reached)), top=3)
+            for reasons in told["reasons"].to_pylist():
                 names = [reason["feature"] for reason in reasons]
                 count["first"] += names[0] == column.name
                 count["three"] += column.name in names
         result[error] = count
     return result
+
+
+def classed(table: Labelled, classes: int) -> Labelled:
+    """Every third column as a category of quantile classes: the tables of ADBench have hardly any."""
+    features = table.features.copy()
+    for name in features.columns[::3]:
+        cuts = np.unique(np.nanquantile(features[name], np.arange(1, classes) / classes))
+        place = np.searchsorted(cuts, features[name].to_numpy(np.float64), side="right")
+        features[name] = pd.Series([f"q{k + 1}" for k in place], index=features.index, dtype=object)
+    return Labelled(table.name, features, table.label)
 
 
 def coverage(model: FittedModel, fresh: pa.Table, seed: int) -> tuple[int, int]:
@@ -136,7 +161,7 @@ def coverage(model: FittedModel, fresh: pa.Table, seed: int) -> tuple[int, int]:
 
 
 def one(
-    table: Labelled, seed: int, *, rows: int, settings: training.Settings, errors: bool
+    table: Labelled, seed: int, *, rows: int, settings: training.Settings, each: int, classes: int | None
 ) -> dict[str, Any]:
     """Fit on half of the normal records, and measure on the rest."""
     began = time.process_time()
@@ -144,6 +169,7 @@ def one(
     if len(taken.label) > rows:
         keep = np.sort(np.random.default_rng([seed, 3]).choice(len(taken.label), rows, replace=False))
         taken = Labelled(table.name, taken.features.iloc[keep].reset_index(drop=True), taken.label[keep])
+    taken = classed(taken, classes) if classes else taken
     train, test, label = split(taken, "semi", seed)
     learnt, scored = (pa.Table.from_pandas(part, preserve_index=False) for part in (train, test))
     model = training.fit(lambda: iter(learnt.to_batches()), settings=replace(settings, random_state=seed))
@@ -153,8 +179,7 @@ def one(
         "seed": seed,
         **calibration(model, fresh, scored.filter(pa.array(label == 1))),
     }
-    if errors:
-        result |= {"errors": explained(model, fresh, seed), "coverage": coverage(model, fresh, seed)}
+    result |= {"errors": explained(model, fresh, seed, each), "coverage": coverage(model, fresh, seed)}
     return result | {"cpu_s": round(time.process_time() - began, 1)}
 
 
@@ -167,16 +192,14 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
         "ties_in_the_first_100": sum(r["ties"] for r in results),
         "ties_in_p_in_the_first_100": sum(r["ties_in_p"] or 0 for r in results),
     }
-    with_errors = [r for r in results if "errors" in r]
-    if with_errors:
-        for name in ERRORS:
-            counts = [r["errors"][name] for r in with_errors]
-            told[name] = {key: sum(count[key] for count in counts) for key in counts[0]}
-        reached = sum(told[name]["reached"] for name in ERRORS)
-        for key in ("first", "three"):
-            told[f"named_{key}"] = sum(told[name][key] for name in ERRORS) / max(1, reached)
-        inside, seen = np.sum([r["coverage"] for r in with_errors], axis=0)
-        told["range_holds"] = float(inside / max(1, seen))
+    for name in ERRORS:
+        counts = [r["errors"][name] for r in results]
+        told[name] = {key: sum(count[key] for count in counts) for key in counts[0]}
+    reached = sum(told[name]["reached"] for name in ERRORS)
+    for key in ("first", "three"):
+        told[f"named_{key}"] = sum(told[name][key] for name in ERRORS) / max(1, reached)
+    inside, seen = np.sum([r["coverage"] for r in results], axis=0)
+    told["range_holds"] = float(inside / max(1, seen))
     return told
 
 
@@ -186,6 +209,11 @@ def main() -> None:
     parser.add_argument("--tables", nargs="*")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=5_000, help="at most so many of a table")
+    parser.add_argument("--error-seeds", type=int, default=1, help="so many of the seeds plant errors too")
+    parser.add_argument("--each", type=int, default=40, help="cells planted of each kind of error")
+    parser.add_argument(
+        "--classes", type=int, help="every third column becomes a category of so many classes"
+    )
     parser.add_argument("--steps", type=int, help="of training; default: the recipe's")
     parser.add_argument("--output", type=Path, help="write all of it as JSON")
     chosen = parser.parse_args()
@@ -194,7 +222,14 @@ def main() -> None:
     results = []
     for table in read_tables(chosen.folder, chosen.tables):
         for seed in range(chosen.seeds):
-            found = one(table, seed, rows=chosen.rows, settings=settings, errors=seed == 0)
+            found = one(
+                table,
+                seed,
+                rows=chosen.rows,
+                settings=settings,
+                each=chosen.each if seed < chosen.error_seeds else 0,
+                classes=chosen.classes,
+            )
             results.append(found)
             print(json.dumps(found), flush=True)
     told = summary(results)

@@ -111,7 +111,8 @@ def named(reasons: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         reason["feature"]
         for reason, nats in zip(reasons, below, strict=False)
-        if nats >= 0.05 * below[0] and reason["feature"] != COMBINATION
+        if nats >= 0.05 * max(below) or reason is reasons[0]
+        if reason["feature"] != COMBINATION
     ]
 
 
@@ -125,7 +126,7 @@ def without_values(reasons: Sequence[Mapping[str, Any]]) -> str:
     for reason in reasons[:3]:
         below = reason["nats"] - reason["typical"]
         if clauses and below > -1:
-            break
+            continue
         name = "an unusual combination of values" if reason["feature"] == COMBINATION else reason["feature"]
         clauses.append(f"{name}: {nats(below)} nats")
     return "; ".join(clauses)
