@@ -36,6 +36,7 @@ ORDER = (
     "descent",
     "minibatches",
     "linear_start",
+    "left_out",
     "checkpoint",
     "adam",
     "drift",

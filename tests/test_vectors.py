@@ -97,20 +97,6 @@ def test_one_factor_for_all_numbers_changes_nothing() -> None:
     assert difference == pytest.approx(WIDTH * np.log(1024))
 
 
-def test_held_out_records_do_not_shape_the_density() -> None:
-    """With more numbers than rows each record that is learnt from has no residual, others have."""
-    x = features()
-    model = fitted(pa.table({"f": column(x)}), steps=20)
-    known = model.encoding.vectors["f"]
-    centred = x - known.mean
-    residual = np.linalg.norm(centred - centred @ known.directions @ known.directions.T, axis=1)
-    learnt = model.summary["rows"]["fit"]
-    assert learnt < ROWS - 10
-    assert (residual < 1e-3).sum() == learnt and (residual > 0.5).sum() == ROWS - learnt
-    p_values = model.score(pa.table({"f": column(features(300, seed=9))})).p_value
-    assert 0.3 < np.mean(p_values) < 0.7
-
-
 def test_a_score_depends_on_its_vector_alone(model: FittedModel) -> None:
     table = pa.table({"features": column(features(150, seed=4)), "grade": np.zeros(150)})
     together = model.score(table).bound

@@ -14,7 +14,7 @@ from vae_core.arrow import numbers, texts, vectors
 from vae_core.encoding import Encoded, TableEncoding
 from vae_core.errors import InputError
 
-__all__ = ["TrainingRecords", "are_among", "finite", "fitted_rows", "gather", "identities", "joined", "take"]
+__all__ = ["TrainingRecords", "are_among", "finite", "gather", "identities", "joined", "split_rows", "take"]
 
 MOST_CELLS = 20_000_000
 FEWEST_TO_SPLIT = 50  # with fewer records all of them are fitted, and nothing is calibrated
@@ -90,20 +90,20 @@ def gather(
     )
 
 
-def fitted_rows(
+def split_rows(
     batches: Iterator[pa.RecordBatch],
     selection_fraction: float,
     calibration_fraction: float,
     random_state: int,
-    *,
-    most: int,
-) -> np.ndarray:
-    """Rows of a stream that `gather` holds out in no case, by number, sorted: a uniform sample of `most`."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of a stream, by number, as `gather` splits it: to fit, to choose, to calibrate. In random order,
+    so that the first of the fitted ones are a uniform sample; of a sample none that is held out is fitted."""
     generator = np.random.default_rng(random_state + 1)
     keys = np.concatenate([_keys(identities(batch), batch.num_rows, generator) for batch in batches])
     selection, calibration = _sizes(len(keys), selection_fraction, calibration_fraction)
-    order = np.argsort(keys, kind="stable")[selection + calibration :]
-    return np.sort(order[:most])
+    order = np.argsort(keys, kind="stable")
+    chosen, tuned, rest = np.split(order, [calibration, calibration + selection])
+    return rest, tuned, chosen
 
 
 def _keys(names: np.ndarray, rows: int, generator: np.random.Generator) -> np.ndarray:

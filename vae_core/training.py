@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from vae_core import distributed
-from vae_core.arrow import vector_width, vectors
 from vae_core.bounds import noise_blocks
 from vae_core.calibration import Calibration
 from vae_core.committee import with_companions
@@ -22,12 +21,12 @@ from vae_core.descent import Progress, Run, TrainingStopped, optimise, stopped
 from vae_core.encoding import TableEncoding
 from vae_core.errors import InputError
 from vae_core.imputation import range_factors
+from vae_core.left_out import learn_vectors
 from vae_core.linear_start import set_input_scaling, start_linear
 from vae_core.minibatches import InMemory, Minibatches, Stream, Streamed, tensors
 from vae_core.model import VAE, Architecture
-from vae_core.records import MOST_CELLS, STREAM_CELLS, TrainingRecords, fitted_rows, gather
+from vae_core.records import MOST_CELLS, STREAM_CELLS, TrainingRecords, gather
 from vae_core.scoring import BLOCKS, FittedModel
-from vae_core.vectors import MOST_NUMBERS, VectorDensity
 
 __all__ = ["Progress", "Settings", "TrainingStopped", "fit", "trimmed_mean"]
 
@@ -128,13 +127,15 @@ def fit(
         random_state=settings.random_state,
     )
     fractions = settings.selection_fraction, settings.calibration_fraction
-    encoding = _with_vectors(encoding, batches, fractions, settings.random_state)
+    encoding, held_out = learn_vectors(encoding, batches, fractions, settings.random_state)
     cells = encoding.described[0].rows * len(encoding.features)
     streams = stream is not None and cells > MOST_CELLS
     most = STREAM_CELLS if streams else MOST_CELLS
     records = gather(
         batches(), encoding, *fractions, settings.random_state, most_cells=most, know_all=streams
     )
+    if held_out is not None:
+        records = held_out.encode(records, batches)
     device = distributed.device(settings.device)
     run = _prepare(encoding, records, settings, device, stream if streams else None)
     start = _state(run.vae)
@@ -143,38 +144,6 @@ def fit(
     model.summary["history"] = history
     _compare_with_start(model, records, start)
     return model
-
-
-def _with_vectors(
-    encoding: TableEncoding,
-    batches: Callable[[], Iterator[pa.RecordBatch]],
-    fractions: tuple[float, float],
-    random_state: int,
-) -> TableEncoding:
-    """The encoding with its vectors' densities, learnt from the records that are fitted: of the same records
-    the components explain more than of others, so that what is held out must stay out of it here already.
-    """
-    columns = [c for c in encoding.described if c.kind == "vector"]
-    if not columns:
-        return encoding
-    most = max(1000, MOST_NUMBERS // max(vector_width(c.type) for c in columns))
-    rows = fitted_rows(batches(), *fractions, random_state, most=most)
-    found: dict[str, list[np.ndarray]] = {c.name: [] for c in columns}
-    first = 0
-    for batch in batches():
-        own = rows[(rows >= first) & (rows < first + batch.num_rows)] - first
-        first += batch.num_rows
-        for name, parts in found.items():
-            taken = vectors(batch.column(name).take(pa.array(own)))
-            parts.append(taken[~np.isnan(taken[:, 0])])
-    learnt = {}
-    for name, parts in found.items():
-        x = np.concatenate(parts)
-        if len(x) < 2:
-            fix = "Give more rows, or name the column's kind: label"
-            raise InputError("has fewer than two vectors to learn from", column=name, fix=fix)
-        learnt[name] = VectorDensity.fit(x)
-    return encoding.with_vectors(learnt)
 
 
 def _architecture(encoding: TableEncoding, settings: Settings) -> Architecture:

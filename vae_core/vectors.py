@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from vae_core.arrow import vectors
 
-__all__ = ["COMPONENTS", "MOST_NUMBERS", "VectorDensity"]
+__all__ = ["COMPONENTS", "MOST_NUMBERS", "VectorDensity", "finite_features"]
 
 COMPONENTS = 16  # features of the model, at most
 MOST_NUMBERS = 40_000_000  # of the vectors that the density is learnt from
@@ -98,13 +98,19 @@ class VectorDensity:
         features, nats, missing = np.zeros((n, k)), np.zeros(n), np.zeros(n, bool)
         for part, projections, total in self._projections(array):
             missing[part] = np.isnan(total)
-            known = np.square(projections) / self.variances
-            away = (total - np.square(projections).sum(1)).clip(min=0) / self.rest
-            features[part] = _finite(projections[:, :k] / np.sqrt(self.variances[:k]))
-            nats[part] = -0.5 * (known[:, k:].sum(1) + (away if self.width > len(self.variances) else 0.0))
+            features[part], squared = self._parts(projections, total)
+            nats[part] = -0.5 * squared
         # Of all d directions the determinant, since the features are in spreads; of the others 2 pi.
         constant = self.width * self.log_scale - self._log_deviations() - 0.5 * (self.width - k) * LOG_2PI
         return np.where(missing[:, None], 0.0, features), np.where(missing, 0.0, nats + constant), missing
+
+    def _parts(self, projections: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Coordinates (b, r) and squared distances (b,) -> features (b, k) and the other squares (b,)."""
+        k = self.components
+        known = np.square(projections) / self.variances
+        away = (total - np.square(projections).sum(1)).clip(min=0) / self.rest
+        features = finite_features(projections[:, :k] / np.sqrt(self.variances[:k]))
+        return features, known[:, k:].sum(1) + (away if self.width > len(self.variances) else 0.0)
 
     def spreads(self, array: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """How far each vector lies from the mean, in the root mean square of its directions' spreads: (n,).
@@ -160,7 +166,7 @@ class VectorDensity:
         return cls(arrays["mean"], arrays["directions"], arrays["variances"], rest, shrinkage)
 
 
-def _finite(features: np.ndarray) -> np.ndarray:
+def finite_features(features: np.ndarray) -> np.ndarray:
     """Beyond FAR spreads logarithmically: monotone, finite in single precision."""
     far = np.abs(features) > FAR
     if far.any():
