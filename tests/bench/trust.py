@@ -80,6 +80,8 @@ def planted(
         return pool[generator.integers(0, len(pool), len(values))]
     if error == "category" and kind in ("category", "boolean"):
         known = np.array(sorted({v for v in pool.tolist() if v is not None and v == v}, key=str), object)
+        if len(known) < 2:
+            return None
         return np.array([generator.choice([k for k in known if k != v]) for v in values.tolist()], object)
     return None
 
