@@ -10,7 +10,7 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from vae_core.arrow import UNREADABLE
 from vae_core.errors import InputError, one_line
+from vae_core.images.paths import Paths
 from vae_core.images.pixels import ENDINGS, MOST_PIXELS, Unreadable
 from vae_core.sources.files import OURS, is_glob
 
@@ -54,10 +55,10 @@ class Pictures:
     def __init__(
         self,
         root: Path,
-        files: list[Path],
+        files: Paths,
         column: str | None,
         ids: tuple[str, ...],
-        others: tuple[Path, ...] = (),
+        others: Sequence[Path] = (),
     ) -> None:
         self.root, self.files, self.column, self.ids, self.others = root, files, column, ids, others
 
@@ -110,7 +111,7 @@ def are_images(path: str | Path, column: str | None = None) -> bool:
         if kind == "parquet" and Path(text).is_file():
             return _image_column(Path(text)) is not None
         return kind in ("image", "array")
-    found = _files(text)
+    found = Paths(_files(text))
     kinds = [_kind(file) for file in found]
     pictures = sum(kind in ("image", "array") for kind in kinds)
     tables = [file for file, kind in zip(found, kinds, strict=True) if kind in ("parquet", "table")]
@@ -127,16 +128,17 @@ def open_pictures(
     if not is_glob(text) and not Path(text).exists():
         raise InputError("there is no such file or folder", file=text)
     if Path(text).is_file():
-        root, found = Path(text).parent, [Path(text)]
+        root, found = Path(text).parent, Paths([text])
     else:
-        root, found = (_root(text), _files(text))
-    wanted = ("image", "array") if any(_kind(f) in ("image", "array") for f in found) else ("parquet",)
-    files = [file for file in found if _kind(file) in wanted]
+        root, found = (_root(text), Paths(_files(text)))
+    every = [_kind(file) for file in found]
+    wanted = ("image", "array") if any(kind in ("image", "array") for kind in every) else ("parquet",)
+    files = Paths(file for file, kind in zip(found, every, strict=True) if kind in wanted).in_order()
     if not files:
         raise InputError(
             "there is no image here", file=text, fix="Give PNG, JPEG, TIFF, BMP, WebP, .npz, .npy or IDX"
         )
-    kinds = {_kind(file) for file in files}
+    kinds = set(every).intersection(wanted)
     if len(kinds) > 1:
         raise InputError("both image files and arrays are here", file=text, fix="Choose by a glob")
     if ids and kinds != {"parquet"}:
@@ -144,7 +146,8 @@ def open_pictures(
             fix = "Leave out --id: the file's name is the key"
             raise InputError("image files have no columns", file=text, fix=fix)
         ids = ()
-    return Pictures(root, sorted(files), column, ids, tuple(set(found) - set(files)))
+    others = Paths(file for file, kind in zip(found, every, strict=True) if kind not in wanted)
+    return Pictures(root, files, column, ids, others)
 
 
 def _kind(file: Path) -> str | None:
@@ -171,17 +174,17 @@ def _root(text: str) -> Path:
     return Path(*parts[:first])
 
 
-def _files(text: str) -> list[Path]:
+def _files(text: str) -> Iterator[Path]:
     """All files below a folder or of a glob that are not hidden, and not of a dataset or report."""
     if is_glob(text):
         root = _root(text)
         pattern = str(Path(text).relative_to(root))
-        found = [file for file in root.glob(pattern) if file.is_file()]
+        found = (file for file in root.glob(pattern) if file.is_file())
     else:
         root = Path(text)
         walked = os.walk(root, onerror=_cannot_list)
-        found = [Path(at, name) for at, _, names in walked if OURS.isdisjoint(names) for name in names]
-    return [f for f in found if not any(p.startswith((".", "_")) for p in f.relative_to(root).parts)]
+        found = (Path(at, name) for at, _, names in walked if OURS.isdisjoint(names) for name in names)
+    return (f for f in found if not any(p.startswith((".", "_")) for p in f.relative_to(root).parts))
 
 
 def _cannot_list(cause: OSError) -> None:

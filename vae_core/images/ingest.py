@@ -25,6 +25,7 @@ from PIL import Image
 from vae_core.errors import InputError, one_line
 from vae_core.images.encoding import COLUMN
 from vae_core.images.files import Item, Pictures, open_pictures
+from vae_core.images.paths import Sums, sum_of
 from vae_core.images.pixels import LARGEST_SIDE, SMALLEST_SIDE, Shape, Unreadable, decode, fitted, measure
 from vae_core.sources.blocks import Entry, shown
 from vae_core.sources.claim import claimed
@@ -74,7 +75,7 @@ def ingest(
         raise InputError("is a dataset already", file=path, fix="Open it, or give the images")
     pictures = open_pictures(path, column=column, ids=tuple(ids), must_have_ids=shape is None)
     folder = Path(store) / dataset_name(path, name)
-    sums = [_sum(file) for file in pictures.files]
+    sums = Sums(pictures.files)
     with warnings.catch_warnings():
         # Pillow only warns of large images; the cap in `pixels` refuses them.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -83,8 +84,7 @@ def ingest(
         with claimed(folder / digest[:12]) as staging:
             if staging is not None:
                 dataset = _build(path, pictures, sums, found, staging, progress)
-                total = hashlib.sha256("".join(sums).encode()).hexdigest()
-                source = {"name": one_line(Path(path).name), "records": dataset.rows, "sha256": total}
+                source = {"name": one_line(Path(path).name), "records": dataset.rows, "sha256": sums.total()}
                 dataset = replace(
                     dataset,
                     name=folder.name,
@@ -111,14 +111,6 @@ def parse_size(text: str) -> tuple[int, int]:
         )
     width, height = int(sides[0]), int(sides[-1])
     return height, width
-
-
-def _sum(file: Path) -> str:
-    try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    except OSError:
-        return "unreadable"  # it goes to quarantine, or stops the run, when it is read
 
 
 def _shape(
@@ -188,22 +180,28 @@ def _measure(item: Item) -> tuple[int, int, int, int]:
     return image.shape[0], image.shape[1], image.shape[2] if image.ndim == 3 else 1, 8 * image.dtype.itemsize
 
 
-def _digest(pictures: Pictures, sums: list[str], shape: Shape, name: str) -> str:
+def _digest(pictures: Pictures, sums: Sums, shape: Shape, name: str) -> str:
+    """The SHA-256 of one JSON text, made piece by piece: its sources are many and come last."""
     content = {
         "format": FORMAT,
         "name": name,
         "shape": shape.to_json(),
         "column": pictures.column,
         "ids": pictures.ids,
-        "sources": [[pictures.name(file), sha] for file, sha in zip(pictures.files, sums, strict=True)],
+        "sources": [],
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    begun, ended = json.dumps(content, sort_keys=True).rsplit("]}", 1)
+    text = hashlib.sha256(begun.encode())
+    for number, (file, sha) in enumerate(zip(pictures.files, sums, strict=True)):
+        text.update((", " * (number > 0) + json.dumps([pictures.name(file), sha])).encode())
+    text.update(("]}" + ended).encode())
+    return text.hexdigest()
 
 
 def _build(
     path: str | Path,
     pictures: Pictures,
-    sums: list[str],
+    sums: Sums,
     shape: Shape,
     staging: Path,
     progress: Callable[[int], None] | None,
@@ -255,7 +253,7 @@ def _build(
     )
 
 
-def _unchanged(pictures: Pictures, sums: list[str]) -> Iterator[Item]:
+def _unchanged(pictures: Pictures, sums: Sums) -> Iterator[Item]:
     """The images in order. Raises InputError where a file is no longer what was hashed."""
     for file, before in zip(pictures.files, sums, strict=True):
         after = ""
@@ -263,7 +261,7 @@ def _unchanged(pictures: Pictures, sums: list[str]) -> Iterator[Item]:
             if item.alone and isinstance(item.data, bytes):
                 after = hashlib.sha256(item.data).hexdigest()
             yield item
-        if (after or _sum(file)) != before:
+        if (after or sum_of(file)) != before:
             raise InputError("was changed while it was read", file=file, fix="Run again when it is complete")
 
 
