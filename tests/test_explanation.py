@@ -280,6 +280,18 @@ def test_an_unexpected_missing_cell_is_a_reason(model: FittedModel) -> None:
     assert why(model, temp=None).startswith("temp missing, expected ")
 
 
+def test_a_cell_that_is_usually_missing_is_no_reason() -> None:
+    r = np.random.default_rng(1)
+    wind = r.gamma(3.0, 3.0, ROWS)
+    gust = np.where(r.random(ROWS) < 0.8, np.nan, wind + r.normal(10, 1, ROWS))
+    table = pa.table({"wind": wind, "gust": pa.array(gust, from_pandas=True), "temp": r.normal(60, 8, ROWS)})
+    model = training.fit(lambda: iter(table.to_batches()), settings=training.Settings(steps=100, members=1))
+    strange = pa.table({"wind": [900.0], "gust": pa.array([None], pa.float64()), "temp": [60.0]})
+    reasons = explain(model, strange).column("reasons").to_pylist()[0]
+    assert reasons[0]["feature"] == "wind"
+    assert "gust" not in [reason["feature"] for reason in reasons]
+
+
 def test_an_unusual_combination_has_its_own_entry(model: FittedModel) -> None:
     """The KL is one of the reasons of some record, and it names no column."""
     table = planted(temp=95.0, dewp=20.0, wind=60.0, flights=60)

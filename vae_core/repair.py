@@ -19,6 +19,7 @@ __all__ = ["PRESENT", "Suspects", "suspects"]
 
 PRESENT = 3  # columns of the largest deficits
 ABSENT = 2  # missing cells, those first that training misses least: their own term may say nothing
+USUALLY = 0.5  # of training's rows: where a column's cells are missing as often, one is nothing strange
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,13 @@ def suspects(model: FittedModel, encoded: Encoded, deficit: np.ndarray) -> Suspe
     """Columns with the largest `deficit` (n, columns + 1) and missing cells, with what their repair gains.
 
     The gain is what the other contributions gain, plus the cell's own deficit: as if the repaired cell were
-    as usual. A missing cell's own counts where it was rare in training. Of the
-    KL, and of columns outside the network, nothing can be repaired: the gain is the deficit.
+    as usual. A missing cell's own counts where it was rare in training. Of the KL, and of columns outside the
+    network, nothing can be repaired: the gain is the deficit.
     """
     columns = np.argsort(-deficit, axis=1, kind="stable")[:, :PRESENT]
-    gone = _missing(model.encoding, encoded)
-    np.put_along_axis(gone, columns, False, axis=1)
     rates = np.array([c.missing / max(1, c.rows) for c in model.encoding.described] + [1.0])
+    gone = _missing(model.encoding, encoded) & (rates < USUALLY)
+    np.put_along_axis(gone, columns, False, axis=1)
     rarest = np.argsort(np.where(gone, rates, np.inf), axis=1, kind="stable")[:, :ABSENT]
     columns = np.c_[columns, np.where(np.take_along_axis(gone, rarest, axis=1), rarest, -1)]
     judge = (model.with_members(["vae"]) if "vae" in model.weights else model).with_draws(DRAWS)

@@ -30,8 +30,8 @@ def note(name):
     spent[name], last = round(now - last, 3), now
 import torch
 note("import torch")
-import pandas, pyarrow.parquet, sklearn
-note("import pandas, pyarrow, scikit-learn")
+import pandas, pyarrow.parquet
+note("import pandas, pyarrow")
 import mlflow
 note("import mlflow")
 from flows import registry, steps
