@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -25,10 +27,10 @@ def column(x: np.ndarray) -> pa.Array:
     return vector_array(x)
 
 
-def fitted(x: np.ndarray, **settings: object) -> FittedModel:
+def fitted(x: np.ndarray, **settings: Any) -> FittedModel:
     ids = [f"record {i}" for i in range(len(x))]
     table = pa.table({"_record_id": ids, "f": column(x)})
-    return training.fit(lambda: iter(table.to_batches()), settings=Settings(**settings))  # type: ignore[arg-type]
+    return training.fit(lambda: iter(table.to_batches()), settings=Settings(**settings))
 
 
 @pytest.mark.parametrize(("rows", "width"), [(40, 60), (60, 25), (200, 12), (30, 1), (12, 5)])

@@ -1,9 +1,10 @@
-"""Log-likelihood terms of records in double precision under decoder outputs in single: how scoring computes.
+"""Log-likelihood terms in single precision: how scoring computes, and training the mass of whole numbers.
 
 The same formulas as in `likelihoods`, in single precision, arranged so that nothing is lost: a value is held
 as the sum of two single-precision numbers, so that its distance from a predicted mean is as exact as a
 subtraction in double precision rounded to single. Terms are then right to a few 1e-7 of their size. Functions
-take x (n, m), parameters (..., n, m, k) and scale (m,) and give terms (..., n, m) in nats; no gradients.
+take x (n, m), parameters (..., n, m, k) and scale (m,) and give terms (..., n, m) in nats. They work in place
+and have no gradients, but for `whole_with_gradient`.
 """
 
 from __future__ import annotations
@@ -168,9 +169,9 @@ def _narrow(distance: Tensor, step: Tensor, q: Tensor, slopes: bool) -> list[Ten
 def _horner(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
     """The polynomial with these coefficients, of the highest power first: one pass for each power."""
     first, *rest = coefficients
-    result = torch.add(torch.full((), rest[0]), x, alpha=first)
+    result = torch.add(x.new_full((), rest[0]), x, alpha=first)
     for coefficient in rest[1:]:
-        result = torch.addcmul(torch.full((), coefficient), result, x)
+        result = torch.addcmul(x.new_full((), coefficient), result, x)
     return result
 
 
@@ -221,7 +222,7 @@ def bernoulli_log_prob(x: Split, parameters: Tensor, scale: Tensor) -> Tensor:
 def categorical_log_prob(x: Split, parameters: Tensor, scale: Tensor) -> Tensor:
     """log of the probability of class x, mixed with a floor shared evenly among the column's classes."""
     classes = scale.float()
-    padded = torch.arange(parameters.shape[-1]) >= classes.unsqueeze(-1)
+    padded = torch.arange(parameters.shape[-1], device=parameters.device) >= classes.unsqueeze(-1)
     logits = parameters.masked_fill(padded, -torch.inf) if bool(padded.any()) else parameters
     index = x.high.long().unsqueeze(-1).expand((*logits.shape[:-1], 1))
     p = torch.softmax(logits, -1).gather(-1, index).squeeze(-1)

@@ -291,10 +291,10 @@ def _relative_widths(
     exemplars: np.ndarray, observed: np.ndarray, scales: np.ndarray, layout: _Layout
 ) -> np.ndarray:
     """r_i = sqrt(distance to the 10th neighbour / its geometric mean): wide where records are sparse."""
-    z = np.where(observed, exemplars, 0.0)[:, layout.numeric] / scales[layout.numeric]
-    space = np.concatenate([z, math.sqrt(0.5) * layout.indicators(exemplars, observed)], axis=1)
     from sklearn.neighbors import NearestNeighbors  # a second to import, and scoring does without
 
+    z = np.where(observed, exemplars, 0.0)[:, layout.numeric] / scales[layout.numeric]
+    space = np.concatenate([z, math.sqrt(0.5) * layout.indicators(exemplars, observed)], axis=1)
     neighbour = min(NEIGHBOUR, len(space) - 1)
     if neighbour < 1:
         return np.ones(len(space))
