@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from flows import datasets, descriptions, judgements, last_known, registry, together
+from flows import collector, datasets, descriptions, judgements, last_known, registry, together
 from flows.registry import ModelVersion, home
 from flows.scratch import scratch, sweep
 from vae_core import engines
@@ -134,7 +134,8 @@ def fit(
 
     Interrupted, the same training goes on where it was, from checkpoints under `.elborank/`.
     """
-    from vae_core import sources, storage, training
+    with collector.paused():
+        from vae_core import sources, storage, training
 
     chosen = _settings(settings)
     resumable = {"progress": progress, "checkpoint": _checkpoint(data, kinds, settings)}
@@ -289,13 +290,15 @@ def _example(data: Any, columns: Iterable[str]) -> Any:
 
 def score(path: str, *, model: str, progress: Any = None, **options: Any) -> dict[str, Any]:
     """Resolve the model once, read the data as it expects them, rank: what was published, and its top."""
-    decision = check_decision(**{k: options.pop(k, None) for k in ("fdr", "alpha", "top_k")})
-    ranking = {k: options.pop(k) for k in ("output", "as_of", "replace", "workers", "members")}
-    ranking |= {"allow_empty": options.get("allow_empty", False), "rank_by": options.pop("rank_by", None)}
-    ranking |= {k: options.pop(k) for k in ("engine", "draws", "on_drift", "hide_values") if k in options}
-    engines.get_ready(ranking.get("engine", "local"), ranking["workers"])
-    version, warnings = last_known.resolve(model)
-    data = ingest(path, **as_the_model_reads(version, options.pop("images", None)), **options)
+    with collector.paused():  # nearly all that is imported is imported here
+        decision = check_decision(**{k: options.pop(k, None) for k in ("fdr", "alpha", "top_k")})
+        ranking = {k: options.pop(k) for k in ("output", "as_of", "replace", "workers", "members")}
+        ranking |= {"allow_empty": options.get("allow_empty", False), "rank_by": options.pop("rank_by", None)}
+        ranking |= {k: options.pop(k) for k in ("engine", "draws", "on_drift", "hide_values") if k in options}
+        engines.get_ready(ranking.get("engine", "local"), ranking["workers"])
+        version, warnings = last_known.resolve(model)
+        reads = as_the_model_reads(version, options.pop("images", None))
+    data = ingest(path, **reads, **options)
     result = rank(version, data, **ranking, decision=decision, progress=progress)
     return result | {"warnings": warnings + result["warnings"]}
 

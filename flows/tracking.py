@@ -16,6 +16,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
+from flows import collector
 from vae_core.errors import InputError, one_line
 
 __all__ = [
@@ -53,8 +54,9 @@ def asked() -> Iterator[Any]:
     uri = tracking_uri()
     if uri.startswith(f"sqlite:///{home()}"):
         home().mkdir(parents=True, exist_ok=True)
-    import mlflow
-    from sqlalchemy.exc import SQLAlchemyError
+    with collector.paused():
+        import mlflow
+        from sqlalchemy.exc import SQLAlchemyError
 
     for noisy in ("mlflow", "alembic", "mlflow.store.db.utils"):
         logging.getLogger(noisy).setLevel(logging.ERROR)

@@ -28,18 +28,22 @@ def note(name):
     global last
     now = time.process_time()
     spent[name], last = round(now - last, 3), now
-import torch
-note("import torch")
-import pandas, pyarrow.parquet
-note("import pandas, pyarrow")
-import mlflow
-note("import mlflow")
-from flows import registry, steps
-from vae_core import job, publishing, storage, training
-note("import our own")
-version = registry.resolve("models:/bench@champion")
-note("registry: resolve the model")
-reads = steps.as_the_model_reads(version)
+import flows.cli
+from flows import collector
+note("command line: typer, rich")
+with collector.paused():  # as the command does
+    import torch
+    note("import torch")
+    import pandas, pyarrow.parquet
+    note("import pandas, pyarrow")
+    import mlflow
+    note("import mlflow")
+    from flows import registry, steps
+    from vae_core import job, publishing, storage
+    note("import our own")
+    version = registry.resolve("models:/bench@champion")
+    note("registry: resolve the model")
+    reads = steps.as_the_model_reads(version)
 data = steps.ingest("rows.csv", dataset="bench", **reads)
 note("ingest: read, type, check")
 what = job.Job(data.folder, version.folder, Path("reports"), model_name="bench", model_version="1")
@@ -94,8 +98,11 @@ def main() -> None:
             whole.append(run([*command, "--output", f"out-{number}"], folder)[0])
             for old in (folder / "reports").glob("*/*"):
                 old.rename(folder / f"old-{number}-{time.monotonic_ns()}")
-            stages.append(json.loads(run([sys.executable, "-c", STAGES], folder)[1]))
+            seconds, told = run([sys.executable, "-c", STAGES], folder)
+            stages.append(json.loads(told))
+            stages[-1]["end of the process"] = seconds - sum(stages[-1].values())
     by_stage = {name: round(statistics.median(stage[name] for stage in stages), 2) for name in stages[0]}
+    by_stage["command, besides"] = round(statistics.median(whole) - sum(by_stage.values()), 2)
     compute = sum(value for name, value in by_stage.items() if name.startswith("compute"))
     result = {"rows": options.rows, "command_cpu_seconds": [round(w, 2) for w in whole], "stages": by_stage}
     result |= {
