@@ -8,6 +8,7 @@ m features and the p latents. Networks carry log-variances: in float32 exp(-120)
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -103,6 +104,11 @@ def noise_blocks(blocks: int, draws: int, latents: int, *, seed: int) -> Tensor:
     >>> noise_blocks(4, 4, 3, seed=0).shape
     torch.Size([4, 4, 3])
     """
+    return _noise_blocks(blocks, draws, latents, seed).clone()
+
+
+@lru_cache(maxsize=32)
+def _noise_blocks(blocks: int, draws: int, latents: int, seed: int) -> Tensor:
     points = [
         torch.quasirandom.SobolEngine(latents, scramble=True, seed=seed + block).draw(
             draws, dtype=torch.float64

@@ -78,7 +78,7 @@ def suspects(model: FittedModel, encoded: Encoded, deficit: np.ndarray) -> Suspe
 
 def _contributions(model: FittedModel, encoded: Encoded) -> np.ndarray:
     """Nats of each column and, last, of the KL: (n, columns + 1)."""
-    parts = model.evaluate(encoded)
+    parts = model.evaluate(encoded, few=True)
     return np.c_[parts.nats, parts.kl_nats]
 
 

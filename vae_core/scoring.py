@@ -24,7 +24,7 @@ BLOCKS = 4  # independently scrambled blocks of noise: their spread gives elbo_s
 # A micro-batch: so many records, and draws at a time until so many codes are decoded at once. The numbers
 # then stay in the processor's cache; decoder outputs are bounded for wide tables.
 BATCH_ROWS, BATCH_CODES, BATCH_ELEMENTS = 1024, 4096, 2_000_000
-FEW_ROWS = 256  # of a micro-batch of expected values: records that get reasons are few
+FEW_ROWS = 256  # of a micro-batch where records are few: expected values and repairs, for reasons
 FARTHEST = 1e300  # a value scaled to [0, 1] may overflow: its distance stays finite
 AT_ONCE = 16_384  # records: encoded, scored and let go, so that memory and caches hold no whole unit
 # Nats for a cell outside [0, 1] under a likelihood that lives there: a finite stand-in for -infinity.
@@ -137,25 +137,30 @@ class FittedModel:
         return scores
 
     @torch.no_grad()
-    def evaluate(self, encoded: Encoded, *, reasons: bool = True) -> Contributions:
-        """Bounds of encoded records and their contributions; without `reasons` those are the VAE's only.
+    def evaluate(self, encoded: Encoded, *, reasons: bool = True, few: bool = False) -> Contributions:
+        """Bounds of encoded records and their contributions; without `reasons` no contributions.
 
-        The bounds have the same bits either way: reasons cost the companions' work twice.
+        The bounds have the same bits either way: reasons cost the companions' work twice. `few` takes smaller
+        micro-batches: less is filled up, and the last bits may be others.
         """
-        n, m = encoded.values.shape
+        n = len(encoded.values)
         encoded = self._refuse(encoded)
-        terms, kl = np.zeros((n, m)), np.zeros(n)
+        reconstruction, kl = np.zeros(n), np.zeros(n)
+        nats = np.zeros((n if reasons else 0, len(self.encoding.described)))
         blocks = np.zeros((self.noise.shape[0], n))
-        rows, chunks = self.batch_rows, self._chunks()
+        rows, chunks = min(self.batch_rows, FEW_ROWS if few else BATCH_ROWS), self._chunks()
         for first in range(0, n, rows):
             part = slice(first, min(first + rows, n))
             here = part.stop - part.start
             term, divergence = self._micro_batch(self._padded(encoded, part, rows), chunks)
-            terms[part] = term.mean(0)[:here].numpy()
+            own = self._by_column(term.mean(0)[:here].numpy()) + encoded.fixed[part]
+            reconstruction[part] = own.sum(1)
             kl[part] = divergence.mean(0)[:here].numpy()
-            blocks[:, part] = term.sum(-1)[:, :here].numpy()
-        nats = self._by_column(terms) + encoded.fixed
-        return self._collect(encoded, nats, kl, blocks, reasons)
+            if len(blocks) > 1:
+                blocks[:, part] = term.sum(-1)[:, :here].numpy()
+            if reasons:
+                nats[part] = own
+        return self._collect(encoded, reconstruction, nats, kl, blocks)
 
     @torch.no_grad()
     def moments(self, encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
@@ -163,12 +168,14 @@ class FittedModel:
         encoded = self._refuse(encoded)
         mean, variance = np.zeros(encoded.values.shape), np.zeros(encoded.values.shape)
         rows = min(FEW_ROWS, self.batch_rows)
+        at_once = max(1, self._draws_at_once * self.batch_rows // rows)
+        pieces = self.noise.flatten(0, 1).split(at_once)
         for first in range(0, len(mean), rows):
             part = slice(first, min(first + rows, len(mean)))
             values, mask, context = self._padded(encoded, part, rows)
             latent, log_variance = self.vae.encode(self.vae.inputs(values, mask), context)
             parameters = [
-                self.vae.decode_draws(latent, log_variance, context, noise) for _, noise in self._chunks()
+                self.vae.decode_draws(latent, log_variance, context, noise) for noise in pieces
             ]
             average, spread = self._moments(torch.cat(parameters, 1))
             mean[part], variance[part] = average[: part.stop - first], spread[: part.stop - first]
@@ -268,12 +275,11 @@ class FittedModel:
     def _collect(
         self,
         encoded: Encoded,
+        reconstruction: np.ndarray,
         nats: np.ndarray,
         kl: np.ndarray,
         blocks: np.ndarray,
-        reasons: bool,
     ) -> Contributions:
-        reconstruction = nats.sum(1)
         elbo = reconstruction - kl
         bound, shares, divergence = elbo, nats, kl
         weight_of_vae = self.weights.get("vae", 0.0)
@@ -286,7 +292,7 @@ class FittedModel:
                     continue
                 weight = self.weights[name]
                 bound = bound + weight * (companion.score(encoded.values, encoded.mask, quick=True) + fixed)
-                if reasons:
+                if len(nats):
                     terms, own_kl = companion.parts(encoded.values, encoded.mask, quick=True)
                     shares = shares + weight * (self._by_column(terms) + encoded.fixed)
                     divergence = divergence + weight * own_kl
