@@ -65,8 +65,8 @@ def in_order_by_duckdb(table: pa.Table) -> list[tuple[str, int]]:
     return duckdb.sql(query).fetchall()
 
 
-def keys(path: Path) -> list[tuple[str, int]]:
-    table = pq.read_table(path)
+def keys(found: report.Ranking) -> list[tuple[str, int]]:
+    table = pa.concat_tables(report.records(found))
     return list(zip(table["record_id"].to_pylist(), table["row"].to_pylist(), strict=True))
 
 
@@ -82,7 +82,7 @@ def test_the_ranking_is_that_of_a_database(
     cuts = data.draw(st.lists(st.integers(0, n), max_size=6))
     table = scored(scores, ids=ids)
     found = ranked(table, tmp_path_factory.mktemp("rank"), cuts)
-    assert keys(found.records) == in_order_by_duckdb(table)
+    assert keys(found) == in_order_by_duckdb(table)
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,8 @@ def test_large_rankings_are_that_of_a_database(kind: str, tmp_path: Path) -> Non
         scores = np.sort(scores)[:: 1 if "reverse" in kind else -1]
     table = scored(scores, ids=[f"r{key}" for key in generator.permutation(n)])
     found = ranked(table, tmp_path, list(range(20_000, n, 20_000)))
-    assert keys(found.records) == in_order_by_duckdb(table)
-    groups = pq.ParquetFile(found.records).metadata
-    assert [groups.row_group(g).num_rows for g in range(groups.num_row_groups)] == [65_536, 65_536, 18_928]
+    assert keys(found) == in_order_by_duckdb(table)
+    assert [piece.num_rows for piece in report.records(found)] == [65_536, 65_536, 18_928]
 
 
 def test_more_files_than_are_opened_at_once_are_merged_in_groups(tmp_path: Path) -> None:
@@ -109,7 +108,7 @@ def test_more_files_than_are_opened_at_once_are_merged_in_groups(tmp_path: Path)
     table = scored(np.round(scores, 1))
     found = ranked(table, tmp_path, list(range(5, 1_000, 5)))
     assert len(list((tmp_path / "units").glob("*.parquet"))) == 200 > ranking.FILES_AT_ONCE
-    assert keys(found.records) == in_order_by_duckdb(table)
+    assert keys(found) == in_order_by_duckdb(table)
 
 
 def test_a_file_out_of_order_is_an_error_and_not_a_wrong_ranking(tmp_path: Path) -> None:

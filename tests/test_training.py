@@ -16,7 +16,7 @@ import torch
 from tests.toy_tables import changed, mixed_table, trained
 from vae_core.encoding import TableEncoding
 from vae_core.errors import InputError
-from vae_core.records import gather
+from vae_core.records import gather, hash_numbers
 from vae_core.scoring import FittedModel
 from vae_core.training import Progress, Settings, TrainingStopped, fit
 
@@ -199,6 +199,13 @@ def test_selection_and_calibration_records_are_disjoint_from_those_fitted_and_fr
     assert [len(p) for p in parts] == [350, 50, 100]
     assert len(set.union(*parts)) == n
     assert len(records.identities) == 400  # a calibration record has not been trained on
+
+
+def test_numbers_are_hashed_as_pandas_hashes_them_and_equal_ones_alike() -> None:
+    numbers = np.random.default_rng(0).normal(size=5000) * 10.0 ** np.arange(-250, 250).repeat(10)
+    numbers[:4] = [0.0, 1.0, 5e-324, -1.7e308]
+    np.testing.assert_array_equal(hash_numbers(numbers), pd.util.hash_array(numbers))
+    assert hash_numbers(np.array([-0.0]))[0] == hash_numbers(np.array([0.0]))[0]
 
 
 def test_records_that_were_trained_on_have_no_p_value_and_held_out_ones_do() -> None:

@@ -188,7 +188,7 @@ def rank(
         shutil.copyfile(plan.data.quarantine, outgoing / report.QUARANTINE)
         moved = _write_drift(plan, results, outgoing / drift.DRIFT)
         if plan.data.image is not None and job.pictured and ranking.rows:
-            _draw(plan, ranking, files, outgoing / "images")
+            _draw(plan, files, outgoing)
         manifest = _manifest(plan, results, ranking, facts, explained=sum(result.rows for result in told))
         manifest |= {"drift": moved}
         _write_page(plan, manifest, outgoing)
@@ -217,13 +217,13 @@ def _write_page(plan: Plan, manifest: dict[str, Any], folder: Path) -> None:
     (folder / PAGE).write_text(page, encoding="utf-8")
 
 
-def _draw(plan: Plan, ranking: report.Ranking, scored: list[Path], folder: Path) -> None:
+def _draw(plan: Plan, scored: list[Path], folder: Path) -> None:
     """Maps of the images ranked first, beside the report."""
     from vae_core.images.gallery import draw  # only images need it
 
-    with pq.ParquetFile(ranking.records) as records:
-        top = next(records.iter_batches(batch_size=plan.job.pictured, columns=["record_id", "source", "row"]))
-    draw(_choice(plan).model(), plan.data, plan.units, scored, top, folder)
+    with pq.ParquetFile(folder / report.REPORT) as written:
+        top = next(written.iter_batches(batch_size=plan.job.pictured, columns=["record_id", "source", "row"]))
+    draw(_choice(plan).model(), plan.data, plan.units, scored, top, folder / "images")
 
 
 def publish(plan: Plan, manifest: dict[str, Any], *, replace: bool = False) -> Path:

@@ -134,12 +134,19 @@ CLASS_FLOOR = 1e-4  # shared evenly among a column's classes, so that an unseen 
 
 def class_log_probabilities(parameters: Tensor, scale: Tensor) -> Tensor:
     """Softmax with a floor over a column's own classes (padded ones get -inf): (..., m, k) -> (..., m, k)."""
-    floored = (1 - CLASS_FLOOR) * _softmax(parameters, scale) + CLASS_FLOOR / scale.unsqueeze(-1)
+    floored = (1 - CLASS_FLOOR) * softmax(parameters, scale) + CLASS_FLOOR / scale.unsqueeze(-1)
     return torch.log(floored).masked_fill(_padded(parameters, scale), -torch.inf)
 
 
-def _softmax(parameters: Tensor, scale: Tensor) -> Tensor:
-    return torch.softmax(parameters.masked_fill(_padded(parameters, scale), -torch.inf), -1)
+def softmax(parameters: Tensor, scale: Tensor) -> Tensor:
+    """Over a column's own classes (padded ones get 0): (..., m, k) -> (..., m, k), laid out as they are."""
+    together = parameters.stride(-1) == 1  # a column's classes lie side by side, or one class of all columns
+    dim, padded = (-1, _padded(parameters, scale)) if together else (-2, _padded(parameters, scale).T)
+    logits = parameters if together else parameters.transpose(-1, -2)
+    if padded.is_cuda or bool(padded.any()):
+        logits = logits.masked_fill(padded, -torch.inf)
+    soft = torch.softmax(logits, dim)
+    return soft if together else soft.transpose(-1, -2)
 
 
 def _padded(parameters: Tensor, scale: Tensor) -> Tensor:
@@ -151,7 +158,7 @@ def categorical_log_prob(x: Tensor, parameters: Tensor, scale: Tensor) -> Tensor
     """log of the probability of class x (0 is 'other': every category not seen in training)."""
     if bool((x >= scale).any()):
         raise ValueError("categorical likelihood: a class number lies outside its column's classes")
-    soft = _softmax(parameters, scale)
+    soft = softmax(parameters, scale)
     index = x.long().unsqueeze(-1).expand((*soft.shape[:-1], 1))
     return torch.log((1 - CLASS_FLOOR) * soft.gather(-1, index).squeeze(-1) + CLASS_FLOOR / scale)
 

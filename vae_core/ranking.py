@@ -1,5 +1,8 @@
 """Exact ranking of more records than fit in memory: a merge of sorted files, and q-values through files.
 
+The ranking is found from a few columns, as the number of the file that each record comes from: all files are
+sorted, so the records themselves can then be read in their order, and need not be written a second time.
+
 The order is that of the report: `anomaly_score` from high to low, then `record_id` (by its UTF-8 bytes),
 `source` and `row`. No two records share all four, so that the order is total, and the ranking one and the
 same however the records were cut into files. Scores of -0.0 and 0.0 are equal.
@@ -18,7 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-__all__ = ["MERGED_ROWS", "Stream", "ahead", "merge", "sort_key", "sort_records", "up_to", "write_q_values"]
+__all__ = [
+    "FILE", "KEYS", "MERGED_ROWS", "Stream", "ahead", "grouped", "interleave", "merge", "sort_key",
+    "sort_records", "up_to", "write_q_values",
+]  # fmt: skip
 
 ORDER = [
     ("anomaly_score", "descending"),
@@ -26,6 +32,8 @@ ORDER = [
     ("source", "ascending"),
     ("row", "ascending"),
 ]
+KEYS = [name for name, _ in ORDER]
+FILE = "_file"  # in a merge: the number of the file that a record comes from, uint8
 FILES_AT_ONCE = 64  # more are first merged in groups: open files and their footers stay few
 MERGED_ROWS = 8192  # in a row group of a file that will be merged: so much of each file is held
 
@@ -57,9 +65,9 @@ def up_to(table: pa.Table, bound: Key) -> int:
 class _SortedFile:
     """A Parquet file in the order of the report, read by row groups."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._chunks = _row_groups(path)
+    def __init__(self, path: Path, columns: Sequence[str] | None, number: int) -> None:
+        self._path, self._number = path, number
+        self._chunks = _row_groups(path, columns)
         self.chunk: pa.Table | None = None
         self.last: Key = (-np.inf, "", "", 0)
 
@@ -72,6 +80,8 @@ class _SortedFile:
             if self.chunk.num_rows:
                 self._check_order(self.chunk)
                 self.last = sort_key(self.chunk, self.chunk.num_rows - 1)
+                number = np.full(self.chunk.num_rows, self._number, np.uint8)
+                self.chunk = self.chunk.append_column(FILE, pa.array(number))
         return True
 
     def take(self, bound: Key) -> pa.Table:
@@ -91,21 +101,15 @@ class _SortedFile:
             )
 
 
-def _row_groups(path: Path) -> Iterator[pa.Table]:
+def _row_groups(path: Path, columns: Sequence[str] | None) -> Iterator[pa.Table]:
     """One after the other; between them only the footer is held (`iter_batches` would hold decoders)."""
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         for group in range(file.num_row_groups):
-            yield file.read_row_group(group, use_threads=False)
+            yield file.read_row_group(group, columns=columns, use_threads=False)
 
 
-def merge(files: Sequence[Path], scratch: Path) -> Iterator[pa.Table]:
-    """The rows of all files in the order of the report, in tables of any size, in flat memory.
-
-    Each file is in that order within itself. At every step the first of the chunks' last rows is a bound up
-    to which nothing can be missing: what lies before it in any chunk is sorted and handed out. Equal scores
-    are no special case, since the other keys decide. Many files are first merged in groups, into files in
-    `scratch`.
-    """
+def grouped(files: Sequence[Path], scratch: Path) -> list[Path]:
+    """Sorted files of the same rows, so few that all can be open: many are merged into some in `scratch`."""
     level = 0
     while len(files) > FILES_AT_ONCE:
         groups = [files[start : start + FILES_AT_ONCE] for start in range(0, len(files), FILES_AT_ONCE)]
@@ -113,11 +117,19 @@ def merge(files: Sequence[Path], scratch: Path) -> Iterator[pa.Table]:
             _merge_into(scratch / f"merged-{level}-{n}.parquet", group) for n, group in enumerate(groups)
         ]
         level += 1
-    yield from _merge(files)
+    return list(files)
 
 
-def _merge(files: Sequence[Path]) -> Iterator[pa.Table]:
-    open_files = [file for file in map(_SortedFile, files) if file.fill()]
+def merge(files: Sequence[Path], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The rows of a few files in the order of the report, in tables of any size, in flat memory.
+
+    Each file is in that order within itself. At every step the first of the chunks' last rows is a bound up
+    to which nothing can be missing: what lies before it in any chunk is sorted and handed out. Equal scores
+    are no special case, since the other keys decide. The column FILE tells which file a row comes from; of
+    the others only `columns` are read, with KEYS among them.
+    """
+    sorted_files = [_SortedFile(path, columns, number) for number, path in enumerate(files)]
+    open_files = [file for file in sorted_files if file.fill()]
     while open_files:
         bound = min(file.last for file in open_files)
         pieces = [file.take(bound) for file in open_files]
@@ -127,10 +139,24 @@ def _merge(files: Sequence[Path]) -> Iterator[pa.Table]:
 
 def _merge_into(path: Path, files: Sequence[Path]) -> Path:
     with pq.ParquetWriter(path, pq.read_schema(files[0]), write_page_checksum=True) as writer:
-        stream = Stream(_merge(files))
+        stream = Stream(merge(files))
         for table in stream.pieces(MERGED_ROWS):
-            writer.write_table(table)
+            writer.write_table(table.drop_columns([FILE]))
     return path
+
+
+def interleave(files: Sequence[Path], order: Iterable[np.ndarray], columns: list[str]) -> Iterator[pa.Table]:
+    """Records in the order that `merge` found: for each piece of its FILE column a table of as many rows."""
+    streams = [Stream(_row_groups(path, columns)) for path in files]
+    for numbers_of_files in order:
+        counts = np.bincount(numbers_of_files, minlength=len(files))
+        pieces = [stream.take(int(n)) for stream, n in zip(streams, counts, strict=True) if n]
+        together = pa.concat_tables(pieces)
+        if together.num_rows != len(numbers_of_files):
+            raise RuntimeError(f"files in {files[0].parent} have lost rows")
+        place = np.empty(len(numbers_of_files), np.int64)
+        place[np.argsort(numbers_of_files, kind="stable")] = np.arange(len(place))
+        yield together.take(pa.array(place))
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:
@@ -195,11 +221,11 @@ def write_q_values(p_values: Path, q_values: Path, *, rows: int = 1 << 17) -> No
     adjusted.unlink()
 
 
-def numbers(path: Path, rows: int) -> Iterator[np.ndarray]:
-    """The float64 values of a file, `rows` at a time."""
+def numbers(path: Path, rows: int, kind: type = np.float64) -> Iterator[np.ndarray]:
+    """The numbers of a file, `rows` at a time."""
     with path.open("rb") as file:
-        while (chunk := np.frombuffer(file.read(8 * rows), dtype=np.float64)).size:
-            yield chunk
+        while data := file.read(np.dtype(kind).itemsize * rows):
+            yield np.frombuffer(data, dtype=kind)
 
 
 def _write_numbers_only(source: Path, target: Path, rows: int) -> bool:

@@ -49,7 +49,7 @@ def suspects(model: FittedModel, encoded: Encoded, deficit: np.ndarray) -> Suspe
     np.put_along_axis(gone, columns, False, axis=1)
     rarest = np.argsort(np.where(gone, rates, np.inf), axis=1, kind="stable")[:, :ABSENT]
     columns = np.c_[columns, np.where(np.take_along_axis(gone, rarest, axis=1), rarest, -1)]
-    judge = (model.with_members(["vae"]) if "vae" in model.weights else model).with_draws(DRAWS)
+    judge = (model.with_members(["vae"]) if "vae" in model.weights else model).with_draws(DRAWS).of_few()
     before = _contributions(judge, encoded)
     usual = [judge.calibration.typical.get(name, 0.0) for name in (*model.encoding.columns, "kl")]
     rare = np.array([c.missing_is_rare for c in model.encoding.described] + [True])
@@ -78,7 +78,7 @@ def suspects(model: FittedModel, encoded: Encoded, deficit: np.ndarray) -> Suspe
 
 def _contributions(model: FittedModel, encoded: Encoded) -> np.ndarray:
     """Nats of each column and, last, of the KL: (n, columns + 1)."""
-    parts = model.evaluate(encoded, few=True)
+    parts = model.evaluate(encoded)
     return np.c_[parts.nats, parts.kl_nats]
 
 

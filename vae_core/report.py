@@ -1,7 +1,7 @@
 """The report: its columns, how records are ranked and flagged, and how a published one is read.
 
 One row for each record, the most anomalous first. Ranking takes the units' sorted files and flat memory: a
-merge into one file, p-values on the side, then q-values, reasons and the final file row group by row group.
+merge of the columns that decide, then q-values, reasons and the final file row group by row group.
 The same records give the same bytes, whatever units they were cut into.
 """
 
@@ -21,8 +21,19 @@ import pyarrow.parquet as pq
 
 from vae_core import publishing
 from vae_core.errors import InputError
-from vae_core.ranking import Stream, ahead, merge, numbers, sort_key, write_q_values
-from vae_core.turning import BlockScores
+from vae_core.ranking import (
+    FILE,
+    KEYS,
+    Stream,
+    ahead,
+    grouped,
+    interleave,
+    merge,
+    numbers,
+    sort_key,
+    write_q_values,
+)
+from vae_core.turning import BLOCKS, BlockScores
 from vae_core.work import NO_P_VALUE, REASONS, SCORED, Cut
 
 __all__ = [
@@ -143,7 +154,8 @@ class Marks:
 class Ranking:
     """All records in order, in files, and which of them are flagged and explained."""
 
-    records: Path  # Parquet, the SCORED columns in rank order, ROWS_PER_GROUP rows a group
+    files: tuple[Path, ...]  # of scored records, each sorted as the report is
+    order: Path  # uint8, in rank order: the number of the file that has the record
     p_values: Path  # float64, in rank order; nan: none
     q_values: Path
     decision: Decision
@@ -157,21 +169,24 @@ class Ranking:
 
 def rank(files: Sequence[Path], folder: Path, decision: Decision, *, explained: int = 10_000) -> Ranking:
     """Rank the records of the units' sorted files, in flat memory; intermediate files go into `folder`."""
-    records, p_path, q_path = folder / "records.parquet", folder / "p.float64", folder / "q.float64"
-    scored = pq.read_schema(files[0]) if files else SCORED
-    schema = pa.schema([field for field in scored if not field.name.startswith("_")])
+    order, p_path, q_path = folder / "order.uint8", folder / "p.float64", folder / "q.float64"
     wanted = max(explained, decision.top_k or 0)
     rows, last = 0, (-np.inf, "", "", 0)
-    stream = Stream(merge(files, folder))
+    files = grouped(files, folder)
+    deciding = [
+        *KEYS,
+        "p_value",
+        *(name for name in BLOCKS if files and name in pq.read_schema(files[0]).names),
+    ]
     with (
-        pq.ParquetWriter(records, schema, use_dictionary=["source"], write_page_checksum=True) as writer,
+        order.open("wb") as order_file,
         p_path.open("wb") as p_file,
         BlockScores(folder) as blocks,
     ):
-        for table in ahead(stream.pieces(ROWS_PER_GROUP)):
+        for table in Stream(merge(files, deciding)).pieces(ROWS_PER_GROUP):
+            order_file.write(table[FILE].to_numpy().tobytes())
             p_file.write(_numbers(table["p_value"]).tobytes())
             blocks.write(table, only_with_p_value=decision.top_k is None)
-            writer.write_table(table.select(schema.names), row_group_size=ROWS_PER_GROUP)
             if rows < wanted:
                 last = sort_key(table, min(wanted - rows, table.num_rows) - 1)
             rows += table.num_rows
@@ -183,7 +198,18 @@ def rank(files: Sequence[Path], folder: Path, decision: Decision, *, explained: 
             limit = max(limit, p[flags].max(initial=NO_P_VALUE))
     turned = blocks.turned((flags for flags, _ in _flags(decision, p_path, q_path)), flagged)
     cut = Cut(last, float(limit))
-    return Ranking(records, p_path, q_path, decision, rows, explained, flagged, with_p_value, turned, cut)
+    places = tuple(files), order, p_path, q_path
+    return Ranking(*places, decision, rows, explained, flagged, with_p_value, turned, cut)
+
+
+def records(ranking: Ranking) -> Iterator[pa.Table]:
+    """The scored records in rank order, ROWS_PER_GROUP at a time."""
+    columns = [name for name in _scored(ranking).names if not name.startswith("_")]
+    return interleave(ranking.files, numbers(ranking.order, ROWS_PER_GROUP, np.uint8), columns)
+
+
+def _scored(ranking: Ranking) -> pa.Schema:
+    return pq.read_schema(ranking.files[0]) if ranking.files else SCORED
 
 
 def _flags(decision: Decision, p_path: Path, q_path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -194,32 +220,26 @@ def _flags(decision: Decision, p_path: Path, q_path: Path) -> Iterator[tuple[np.
 
 def write(ranking: Ranking, reasons: Sequence[Path], path: Path, marks: Marks) -> None:
     """Join ranks, q-values, flags and reasons (the units' files, sorted as the report is) into the report."""
-    told = Stream(merge(reasons, ranking.records.parent))
+    told = Stream(merge(grouped(reasons, ranking.order.parent)))
     about = {"schema_version": SCHEMA_VERSION, "model": marks.model_name, **marks.facts}
     metadata = {f"elborank.{name}": json.dumps(value, sort_keys=True) for name, value in about.items()}
-    with (
-        pq.ParquetFile(ranking.records, page_checksum_verification=True) as records,
-        pq.ParquetWriter(
-            path,
-            schema_for(records.schema_arrow).with_metadata(metadata),
-            compression="zstd",
-            use_dictionary=DICTIONARIES,
-            write_page_checksum=True,
-        ) as writer,
-    ):
-        for table in ahead(_groups(records, told, ranking, marks)):
+    with pq.ParquetWriter(
+        path,
+        schema_for(_scored(ranking)).with_metadata(metadata),
+        compression="zstd",
+        use_dictionary=DICTIONARIES,
+        write_page_checksum=True,
+    ) as writer:
+        for table in ahead(_groups(told, ranking, marks)):
             writer.write_table(table, row_group_size=ROWS_PER_GROUP)
     if pq.read_metadata(path).num_rows != ranking.rows or told.take(1).num_rows:
         raise RuntimeError("records or reasons are missing in the report")
 
 
-def _groups(records: pq.ParquetFile, told: Stream, ranking: Ranking, marks: Marks) -> Iterator[pa.Table]:
+def _groups(told: Stream, ranking: Ranking, marks: Marks) -> Iterator[pa.Table]:
     """The report's row groups, in order."""
     values = _values(ranking.p_values, ranking.q_values)
-    for group, (first, p, q) in enumerate(values):
-        table = records.read_row_group(group, use_threads=False)
-        if table.num_rows != len(p):
-            raise RuntimeError(f"{ranking.records} has lost rows")
+    for table, (first, p, q) in zip(records(ranking), values, strict=True):
         yield _rows(table, first, p, q, told, ranking, marks)
 
 

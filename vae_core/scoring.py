@@ -78,12 +78,14 @@ class FittedModel:
     summary: dict[str, Any] = field(default_factory=dict)
     trained_on: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))  # sorted record identities
 
+    most_rows: int = BATCH_ROWS  # of a micro-batch
+
     @property
     def batch_rows(self) -> int:
         """Rows of a micro-batch: fixed for a model, so that every record is computed in the same shapes."""
         a = self.vae.architecture
         outputs = a.members * sum(len(g.features) * g.outputs for g in self.vae.groups)
-        return max(8, min(BATCH_ROWS, 1 << max(0, (BATCH_ELEMENTS // outputs).bit_length() - 1)))
+        return max(8, min(self.most_rows, 1 << max(0, (BATCH_ELEMENTS // outputs).bit_length() - 1)))
 
     @property
     def _draws_at_once(self) -> int:
@@ -104,6 +106,10 @@ class FittedModel:
         seed = int(self.settings.get("random_state", 0))
         noise = noise_blocks(blocks, draws // blocks, self.vae.architecture.latent, seed=seed)
         return replace(self, noise=noise)
+
+    def of_few(self) -> FittedModel:
+        """The same model for few records: less is filled up. The last bits of its scores may be others."""
+        return replace(self, most_rows=FEW_ROWS)
 
     def with_members(self, names: list[str]) -> FittedModel:
         """The same model with some of its members only, their weights rescaled to sum to 1."""
@@ -137,18 +143,17 @@ class FittedModel:
         return scores
 
     @torch.no_grad()
-    def evaluate(self, encoded: Encoded, *, reasons: bool = True, few: bool = False) -> Contributions:
+    def evaluate(self, encoded: Encoded, *, reasons: bool = True) -> Contributions:
         """Bounds of encoded records and their contributions; without `reasons` no contributions.
 
-        The bounds have the same bits either way: reasons cost the companions' work twice. `few` takes smaller
-        micro-batches: less is filled up, and the last bits may be others.
+        The bounds have the same bits either way: reasons cost the companions' work twice.
         """
         n = len(encoded.values)
         encoded = self._refuse(encoded)
         reconstruction, kl = np.zeros(n), np.zeros(n)
         nats = np.zeros((n if reasons else 0, len(self.encoding.described)))
         blocks = np.zeros((self.noise.shape[0], n))
-        rows, chunks = min(self.batch_rows, FEW_ROWS if few else BATCH_ROWS), self._chunks()
+        rows, chunks = self.batch_rows, self._chunks()
         for first in range(0, n, rows):
             part = slice(first, min(first + rows, n))
             here = part.stop - part.start
@@ -167,16 +172,13 @@ class FittedModel:
         """Mean and variance of each feature under P(x|z), z from Q, in model values: (n, features) each."""
         encoded = self._refuse(encoded)
         mean, variance = np.zeros(encoded.values.shape), np.zeros(encoded.values.shape)
-        rows = min(FEW_ROWS, self.batch_rows)
-        at_once = max(1, self._draws_at_once * self.batch_rows // rows)
-        pieces = self.noise.flatten(0, 1).split(at_once)
+        few = self.of_few()
+        rows, pieces = few.batch_rows, self.noise.flatten(0, 1).split(few._draws_at_once)
         for first in range(0, len(mean), rows):
             part = slice(first, min(first + rows, len(mean)))
             values, mask, context = self._padded(encoded, part, rows)
             latent, log_variance = self.vae.encode(self.vae.inputs(values, mask), context)
-            parameters = [
-                self.vae.decode_draws(latent, log_variance, context, noise) for noise in pieces
-            ]
+            parameters = [self.vae.decode_draws(latent, log_variance, context, noise) for noise in pieces]
             average, spread = self._moments(torch.cat(parameters, 1))
             mean[part], variance[part] = average[: part.stop - first], spread[: part.stop - first]
         return mean, variance

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vae_core.likelihoods import CLASS_FLOOR, SPREAD_FLOOR, TAIL_START
+from vae_core.likelihoods import CLASS_FLOOR, SPREAD_FLOOR, TAIL_START, softmax
 
 __all__ = [
     "TERMS", "Split", "bernoulli_log_prob", "categorical_log_prob", "gaussian_log_prob", "log_erfcx",
@@ -222,10 +222,8 @@ def bernoulli_log_prob(x: Split, parameters: Tensor, scale: Tensor) -> Tensor:
 def categorical_log_prob(x: Split, parameters: Tensor, scale: Tensor) -> Tensor:
     """log of the probability of class x, mixed with a floor shared evenly among the column's classes."""
     classes = scale.float()
-    padded = torch.arange(parameters.shape[-1], device=parameters.device) >= classes.unsqueeze(-1)
-    logits = parameters.masked_fill(padded, -torch.inf) if bool(padded.any()) else parameters
-    index = x.high.long().unsqueeze(-1).expand((*logits.shape[:-1], 1))
-    p = torch.softmax(logits, -1).gather(-1, index).squeeze(-1)
+    index = x.high.long().unsqueeze(-1).expand((*parameters.shape[:-1], 1))
+    p = softmax(parameters, classes).gather(-1, index).squeeze(-1)
     return p.mul_(1 - CLASS_FLOOR).add_(CLASS_FLOOR / classes).log_()
 
 

@@ -299,7 +299,9 @@ def write_unit(
             sort_records(table),
             temporary,
             row_group_size=MERGED_ROWS,
+            compression="none",  # numbers of full precision hardly shrink, and are soon read again
             use_dictionary=["source"],
+            write_statistics=False,
             write_page_checksum=True,
         )
         digest = publishing.sha256_of(temporary)

@@ -131,7 +131,7 @@ class ImageModel(FittedModel):
             nats[part], kl[part] = by_region[:here].numpy(), divergence[:here].numpy()
             blocks[:, part] = by_block[:, :here].numpy()
             lecture[:, part] = self._lecture_elbo(values, by_block - divergence)[:, :here].numpy()
-        contributions = self._collect(encoded, nats, kl, blocks, reasons)
+        contributions = self._collect(encoded, nats.sum(1), nats, kl, blocks)
         contributions.scores = self._combined(contributions.scores, encoded, lecture)
         return contributions
 
