@@ -4,19 +4,22 @@
 
 Both train the lecture's VAE (32 boolean columns that six factors decide, 64 and 64 rectified units, 8
 latents, Bernoulli terms) on the same records in one thread: pythae with its own defaults (batches of 64, Adam
-at 1e-4) for some epochs, ours with batches of 256, Adam at 4e-3, ramp and cosine. The ELBO is the mean over
-the same held-out records with 16 shared draws.
+at 1e-4) for some epochs, ours for 6,500 steps with batches of 256, Adam at 4e-3, ramp and cosine. The ELBO
+is the mean over the same held-out records with 16 shared draws. `--pythaes FILE` keeps pythae's results,
+which do not depend on ours, for the next run.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +64,7 @@ def ours(encoding: TableEncoding, records: TrainingRecords, held: torch.Tensor, 
         hidden=(HIDDEN, HIDDEN),
         latent=LATENT,
         members=1,
-        steps=2000,
+        steps=6500,
         learning_rate=4e-3,
         random_state=seed,
     )
@@ -142,6 +145,17 @@ def pythaes(train: torch.Tensor, held: torch.Tensor, seed: int, epochs: int) -> 
     return seconds, elbo(encode, model.decoder.logits, held)
 
 
+def kept(path: Path | None, seed: int, measure: Callable[[], tuple[float, float]]) -> tuple[float, float]:
+    """What `measure` gives, or gave in an earlier run with the same file: pythae's part is the slow one."""
+    known = json.loads(path.read_text()) if path is not None and path.exists() else {}
+    if str(seed) not in known:
+        known[str(seed)] = measure()
+        if path is not None:
+            path.write_text(json.dumps(known))
+    seconds, target = known[str(seed)]
+    return seconds, target
+
+
 def _with_labels(train: torch.Tensor) -> Any:
     from pythae.data.datasets import BaseDataset
 
@@ -153,6 +167,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--epochs", type=int, default=20, help="Of pythae.")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--pythaes", type=Path, help="A file that keeps pythae's results between runs.")
     parser.add_argument("--output", type=Path, help="Where to write the results as JSON.")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -169,7 +184,8 @@ def main() -> None:
     results = []
     for seed in range(options.seeds):
         points = ours(encoding, records, held, seed)
-        seconds, target = pythaes(train, held, seed, options.epochs)
+        measure = functools.partial(pythaes, train, held, seed, options.epochs)
+        seconds, target = kept(options.pythaes, seed, measure)
         reached = next((spent for spent, value in points if value >= target), None)
         results.append(
             {"seed": seed, "pythae_seconds": round(seconds, 2), "pythae_elbo": round(target, 4)}
