@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy.special import logsumexp
 from scipy.stats import norm
 
 from vae_core.encoding import Feature
-from vae_core.members import KernelDensity
+from vae_core.members import Crowd, KernelDensity
 from vae_core.members.kernel import FAR
 
 REAL, BOOLEAN, CLASS = Feature(0, "gaussian"), Feature(1, "bernoulli"), Feature(2, "categorical", 4)
@@ -17,6 +19,10 @@ REAL, BOOLEAN, CLASS = Feature(0, "gaussian"), Feature(1, "bernoulli"), Feature(
 def fitted(values: np.ndarray, *features: Feature, mask: np.ndarray | None = None) -> KernelDensity:
     mask = np.ones(values.shape, bool) if mask is None else mask
     return KernelDensity.fit(np.where(mask, values, 0.0), mask, features)
+
+
+either = pytest.mark.parametrize("of", [lambda member: member, Crowd.of], ids=["kernel", "crowd"])
+Of = Callable[[KernelDensity], KernelDensity]
 
 
 def density(member: KernelDensity, values: np.ndarray) -> np.ndarray:
@@ -110,9 +116,39 @@ def test_it_is_the_mixture_that_scipy_makes_of_its_kernels() -> None:
     np.testing.assert_allclose(member.score(new, np.ones(new.shape, bool)), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("rows", [200, 1100])
+def test_the_crowd_is_the_mixture_of_a_sample_of_kernels_without_the_nearest_tenth(rows: int) -> None:
+    x = np.random.default_rng(2).normal(size=(rows, 3))
+    member = fitted(x, *(Feature(j, "gaussian") for j in range(3)))
+    new = np.random.default_rng(3).normal(size=(50, 3)) * 2
+    every = {200: 1, 1100: 3}[rows]
+    exemplars, widths = member.exemplars[::every], (member.widths[:, None] * member.scales)[::every]
+    each = norm.logpdf(new[:, None, :], exemplars[None], widths[None]).sum(-1)
+    farthest = np.sort(each, axis=1)[:, : len(exemplars) - round(0.1 * len(exemplars))]
+    expected = logsumexp(farthest, axis=1) - np.log(len(exemplars))
+    crowd = Crowd.of(member).score(new, np.ones(new.shape, bool))
+    np.testing.assert_allclose(crowd, expected, rtol=1e-9)
+    assert (crowd < logsumexp(each, axis=1) - np.log(len(exemplars))).all()  # a bound on the sample's density
+
+
+def test_clustered_anomalies_among_the_training_records_are_usual_to_the_kernels_but_not_to_the_crowd() -> (
+    None
+):
+    r = np.random.default_rng(7)
+    x = np.r_[r.normal(size=(970, 2)), r.normal([2.5, -2.5], 0.02, (30, 2))]
+    kernel = fitted(x, Feature(0, "gaussian"), Feature(1, "gaussian"))
+    places = [
+        np.median(member.score(x, np.ones(x.shape, bool)).argsort().argsort()[-30:])
+        for member in (kernel, Crowd.of(kernel))
+    ]
+    assert places[0] > 900
+    assert places[1] < 100
+
+
+@either
 @pytest.mark.parametrize("share_missing", [0.0, 0.3])
-def test_its_parts_sum_to_its_score_and_the_kl_is_none_below_zero(share_missing: float) -> None:
-    member = fitted(mixed()[0], REAL, BOOLEAN, CLASS)
+def test_its_parts_sum_to_its_score_and_the_kl_is_none_below_zero(share_missing: float, of: Of) -> None:
+    member = of(fitted(mixed()[0], REAL, BOOLEAN, CLASS))
     new, _ = mixed(300)
     new[:5, 0] = [40.0, -1e6, 1e30, 1e4, -0.0]
     seen = np.random.default_rng(4).random(new.shape) >= share_missing
@@ -123,9 +159,10 @@ def test_its_parts_sum_to_its_score_and_the_kl_is_none_below_zero(share_missing:
     assert not terms[~seen].any()
 
 
-def test_a_score_depends_on_its_record_alone() -> None:
+@either
+def test_a_score_depends_on_its_record_alone(of: Of) -> None:
     values, mask = mixed()
-    member = fitted(values, REAL, BOOLEAN, CLASS, mask=mask)
+    member = of(fitted(values, REAL, BOOLEAN, CLASS, mask=mask))
     new, seen = mixed(700)
     new = np.where(seen, new, 0.0)
     whole = member.score(new, seen)
@@ -136,16 +173,18 @@ def test_a_score_depends_on_its_record_alone() -> None:
     ).all()
 
 
-def test_a_loaded_one_gives_the_same_bits() -> None:
+@either
+def test_a_loaded_one_gives_the_same_bits(of: Of) -> None:
     values, mask = mixed()
-    member = fitted(values, REAL, BOOLEAN, CLASS, mask=mask)
-    again = KernelDensity.from_arrays(member.arrays(), member.features)
+    member = of(fitted(values, REAL, BOOLEAN, CLASS, mask=mask))
+    again = type(member).from_arrays(member.arrays(), member.features)
     new, seen = mixed(100)
     assert (again.score(new * seen, seen) == member.score(new * seen, seen)).all()
 
 
-def test_every_finite_value_has_a_finite_score_and_a_farther_one_a_lower() -> None:
-    member = fitted(two_humps(), REAL)
+@either
+def test_every_finite_value_has_a_finite_score_and_a_farther_one_a_lower(of: Of) -> None:
+    member = of(fitted(two_humps(), REAL))
     far = np.geomspace(5, 1e300, 200)[:, None]
     for side in (far, -far):
         score = member.score(side, np.ones(side.shape, bool))
@@ -162,9 +201,10 @@ def test_it_knows_a_dense_region_that_no_gaussian_knows() -> None:
     assert on_it - middle > 10
 
 
+@either
 @pytest.mark.parametrize("rows", [1, 2, 5, 12])
-def test_a_handful_of_records_gives_a_finite_density(rows: int) -> None:
-    member = fitted(np.arange(rows, dtype=float)[:, None], REAL)
+def test_a_handful_of_records_gives_a_finite_density(rows: int, of: Of) -> None:
+    member = of(fitted(np.arange(rows, dtype=float)[:, None], REAL))
     assert np.isfinite(member.score(np.array([[0.5], [100.0]]), np.ones((2, 1), bool))).all()
 
 
@@ -176,9 +216,10 @@ def test_classes_alone_can_be_learnt() -> None:
     assert same - other > 1
 
 
-def test_the_quick_score_is_the_exact_one_rounded() -> None:
+@either
+def test_the_quick_score_is_the_exact_one_rounded(of: Of) -> None:
     values, mask = mixed()
-    member = fitted(values, REAL, BOOLEAN, CLASS, mask=mask)
+    member = of(fitted(values, REAL, BOOLEAN, CLASS, mask=mask))
     far = values * np.array([1e3, 1, 1])
     for x in (values, far):
         exact, quick = member.score(x, mask), member.score(x, mask, quick=True)

@@ -259,13 +259,15 @@ def test_the_members_agree_where_columns_are_independent() -> None:
 
 
 def test_by_default_every_members_bounds_weigh_by_how_little_they_spread() -> None:
-    """Weights are 1 / interquartile range over records that the model knows, the VAE's twice that."""
+    """Weights are 1 / interquartile range over records that the model knows, times the member's count."""
     model = train(related(), columns_weight=None, kernel_weight=None)
     ranges = {}
     for name in model.weights:
         low, high = np.quantile(model.with_members([name]).score(related()).bound, [0.25, 0.75])
         ranges[name] = high - low
-    balanced = np.array([model.weights[name] * ranges[name] / (2 if name == "vae" else 1) for name in ranges])
+    counts = {"vae": 3, "columns": 1, "kernel": 2, "crowd": 2}
+    assert set(ranges) == set(counts)
+    balanced = np.array([model.weights[name] * ranges[name] / counts[name] for name in ranges])
     np.testing.assert_allclose(balanced, balanced.mean(), rtol=0.3)  # held-out records spread a little wider
 
 

@@ -51,7 +51,8 @@ class VAEDetector(OutlierMixin, BaseEstimator):
     columns_weight, kernel_weight : float, optional
         Prior weights of the independent columns and of the kernel density beside the VAE's 1. None: balanced,
         by how far each one's bounds spread (the lecture's preset: 0). With 0 for both the score is the pure
-        ELBO. The kernel density holds up to 2,000 training records; without it the model holds none.
+        ELBO. The kernel density holds up to 2,000 training records; without it the model holds none. A
+        balanced one has a crowd beside it, the same without a record's nearest exemplars.
     alpha : float
         `predict` calls a record an outlier when fewer than this share of held-out training records score as
         low.

@@ -289,7 +289,8 @@ class FittedModel:
             weight = weight_of_vae
             bound, shares, divergence = weight * elbo, weight * nats, weight * kl
             fixed = encoded.fixed.sum(1)
-            for name, companion in self.companions.items():
+            # In the order that storage writes: a loaded model adds up to the same bits.
+            for name, companion in sorted(self.companions.items()):
                 if name not in self.weights:
                     continue
                 weight = self.weights[name]

@@ -14,9 +14,10 @@ import numpy as np
 
 from vae_core.encoding import Feature
 from vae_core.members.columns import IndependentColumns
+from vae_core.members.crowd import Crowd
 from vae_core.members.kernel import KernelDensity
 
-__all__ = ["COMPANIONS", "Companion", "IndependentColumns", "KernelDensity"]
+__all__ = ["COMPANIONS", "Companion", "Crowd", "IndependentColumns", "KernelDensity"]
 
 
 class Companion(Protocol):
@@ -38,4 +39,8 @@ class Companion(Protocol):
         """The way back."""
 
 
-COMPANIONS: dict[str, type[Companion]] = {"columns": IndependentColumns, "kernel": KernelDensity}
+COMPANIONS: dict[str, type[Companion]] = {
+    "columns": IndependentColumns,
+    "kernel": KernelDensity,
+    "crowd": Crowd,
+}

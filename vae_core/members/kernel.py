@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -128,7 +129,7 @@ class KernelDensity:
         total = np.zeros(len(values))
         joint = torch.empty(TILE, self.long.shape[1], dtype=torch.float64)  # one for all tiles
         for rows, design, table in self._tiles(values, mask):
-            total[rows] = _log_sum(torch.mm(design, table, out=joint), quick)[: len(rows)].numpy()
+            total[rows] = self._sum(torch.mm(design, table, out=joint), quick)[: len(rows)].numpy()
         return total + self._jacobian(values, mask).sum(1)
 
     def parts(
@@ -142,9 +143,8 @@ class KernelDensity:
         terms, kl = np.zeros(values.shape), np.zeros(len(values))
         for rows, design, table in self._tiles(values, mask):
             joint = design @ table
-            total = _log_sum(joint.clone(), quick)
-            responsibilities = torch.exp2(joint - total.unsqueeze(1) / LOG_2)
-            own = self._by_feature(design, responsibilities)[: len(rows)]
+            total = self._sum(joint.clone(), quick)
+            own = self._by_feature(design, self._responsibilities(joint, quick))[: len(rows)]
             terms[rows] = own
             kl[rows] = own.sum(1) - total[: len(rows)].numpy()
         return terms + self._jacobian(values, mask), kl
@@ -160,7 +160,7 @@ class KernelDensity:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray], features: Sequence[Feature]) -> KernelDensity:
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], features: Sequence[Feature]) -> Self:
         exemplars = arrays["exemplars"].astype(np.float64)
         observed, widths = arrays["observed"], arrays["widths"]
         return cls(exemplars, observed, widths, arrays["scales"], arrays["shares"], features)
@@ -199,6 +199,20 @@ class KernelDensity:
         square = -0.5 * self.widths[None] ** -2.0
         weight = constant.sum(1)[None] + weight
         self.short = _padded(np.concatenate([square, linear.T, discrete, weight]))
+
+    def _sum(self, joint: Tensor, quick: bool = False) -> Tensor:
+        """log sum_i 2^joint_i in nats, of each row: (n, N) -> (n,); `joint` is used up.
+
+        `quick`: differences from the largest in single precision, to 1e-7 of the sum in a third of the time.
+        """
+        largest = joint.amax(1)
+        differences = joint.sub_(largest.unsqueeze(1))
+        differences = differences.float() if quick else differences
+        return differences.clamp_(min=FAINTEST).exp2_().sum(1).double().log2_().add_(largest).mul_(LOG_2)
+
+    def _responsibilities(self, joint: Tensor, quick: bool = False) -> Tensor:
+        """Of the exemplars for each row: (n, N) in bits -> (n, N)."""
+        return torch.exp2(joint - self._sum(joint.clone(), quick).unsqueeze(1) / LOG_2)
 
     def _offsets(self) -> np.ndarray:
         """How far the lattices of whole numbers lie from 0, the mean, where missing cells' kernels stand."""
@@ -264,7 +278,7 @@ class KernelDensity:
         for rows, design, table in self._tiles(values, self.observed):
             joint = design @ table
             joint[torch.arange(len(rows)), torch.from_numpy(rows)] = -math.inf
-            bounds[rows] = _log_sum(joint, quick=True)[: len(rows)].numpy()
+            bounds[rows] = self._sum(joint, quick=True)[: len(rows)].numpy()
         kept = np.sort(bounds)[int(TRIMMED * len(bounds)) :]
         return float(kept.mean())
 
@@ -321,17 +335,6 @@ def _log_theta(width: np.ndarray, offset: np.ndarray, layout: _Layout, scales: n
         direct = np.exp(-0.5 * np.square(places / ratio)).sum(0) / (ratio * math.sqrt(2 * math.pi))
         result[:, k] = np.log(np.where(ratio > 0.4, wide, np.maximum(direct, TINY)))
     return result
-
-
-def _log_sum(joint: Tensor, quick: bool = False) -> Tensor:
-    """log sum_i 2^joint_i in nats, of each row: (n, N) -> (n,); `joint` is used up.
-
-    `quick`: differences from the largest in single precision, to 1e-7 of the sum in a third of the time.
-    """
-    largest = joint.amax(1)
-    differences = joint.sub_(largest.unsqueeze(1))
-    differences = differences.float() if quick else differences
-    return differences.clamp_(min=FAINTEST).exp2_().sum(1).double().log2_().add_(largest).mul_(LOG_2)
 
 
 def _padded(table: np.ndarray) -> Tensor:
