@@ -120,7 +120,7 @@ class FittedModel:
         weights = {name: weight / total for name, weight in kept.items()}
         if weights == self.weights:
             return self
-        own = Calibration(typical=self.calibration.typical)  # two of three members: scores, but no p-values
+        own = Calibration(typical=self.calibration.typical)  # two of several members: scores, but no p-values
         calibration = self.alone.get(next(iter(kept)), own) if len(kept) == 1 else own
         calibration = replace(calibration, ranges=self.calibration.ranges)
         return replace(self, weights=weights, calibration=calibration, alone={})
