@@ -23,7 +23,7 @@ MOST_COMPARED = 2000  # training records whose bounds say how far a member's bou
 NO_SPREAD = 1e-6  # nats
 # How often a balanced member counts. The VAE counts most: it alone knows how columns hang together beyond the
 # training records, which is where planted errors of single cells show.
-COUNTS = {"vae": 3.0, "columns": 1.0, "kernel": 2.0, "crowd": 2.0}
+COUNTS = {"vae": 4.0, "columns": 1.0, "kernel": 2.0, "crowd": 2.0}
 
 
 def with_companions(
