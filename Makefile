@@ -77,6 +77,7 @@ bench-speed: setup ## Scoring and training against peers, and the overhead of a 
 	$(RUN)/python -m tests.bench.training_speed --output build/training.json
 	$(RUN)/python -m tests.bench.growth --output build/growth.json
 	$(RUN)/python -m tests.bench.overhead --output build/overhead.json
+	$(RUN)/python -m tests.bench.kinds --output build/kinds.json
 
 bench-memory: setup ## Peak memory at 3 and 30 million rows, also with equal scores, and of a streamed training
 	$(RUN)/python -m tests.bench.memory --rows 3000000 30000000 --columns 8 --equal --train $(BENCH_ARGS)

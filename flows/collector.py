@@ -8,27 +8,30 @@ ends: of the 12 processor seconds of a small job these were 4.
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 __all__ = ["paused"]
 
-MANY = 50_000  # new objects: then something large was imported
+MANY = 50_000  # new objects,
+MODULES = 100  # and new modules: then something large was imported, which happens once
 
 
 @contextmanager
 def paused() -> Iterator[None]:
-    """No collection meanwhile; what an import left behind is never visited later either.
+    """No collection meanwhile; what a large import left behind is never visited later either.
 
-    For imports and small work beside them: cycles that hold much memory would stay.
+    Without such an import nothing is frozen: garbage would stay for ever, and more at every pause.
     """
     if not gc.isenabled():  # by a caller who pauses already
         yield
         return
+    known = len(sys.modules)
     gc.disable()
     try:
         yield
     finally:
-        if gc.get_count()[0] > MANY:  # not at every pause: whatever garbage there is stays, too
+        if gc.get_count()[0] > MANY and len(sys.modules) - known > MODULES:
             gc.freeze()
         gc.enable()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import sys
+import weakref
 from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 
@@ -37,7 +40,9 @@ def test_a_failed_import_ends_the_pause() -> None:
     assert gc.isenabled()
 
 
-def test_what_a_large_import_made_is_not_visited_later_and_small_garbage_is_still_freed() -> None:
+def test_what_a_large_import_made_is_not_visited_later_and_small_garbage_is_still_freed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     gc.unfreeze()
     gc.collect()
     with collector.paused():
@@ -46,6 +51,33 @@ def test_what_a_large_import_made_is_not_visited_later_and_small_garbage_is_stil
         del cycle
     assert gc.get_freeze_count() == 0
     assert gc.collect() >= 1
-    with collector.paused():
+    with collector.paused():  # a large import
         kept = [[] for _ in range(collector.MANY + 1000)]
+        for number in range(collector.MODULES + 1):
+            monkeypatch.setitem(sys.modules, f"imported_{number}", ModuleType(f"imported_{number}"))
     assert gc.get_freeze_count() >= len(kept)
+
+
+def test_garbage_of_a_pause_without_an_import_is_freed_after_it() -> None:
+    gc.unfreeze()
+    gc.collect()
+    for _ in range(3):
+        with collector.paused():
+            for _ in range(collector.MANY + 1000):
+                cycle: list[object] = []
+                cycle.append(cycle)
+            del cycle
+        assert gc.get_freeze_count() == 0
+        gc.collect()
+    kept: weakref.WeakSet[_Thing] = weakref.WeakSet()
+    with collector.paused():
+        thing = _Thing()
+        thing.itself = thing
+        kept.add(thing)
+        del thing
+    gc.collect()
+    assert len(kept) == 0
+
+
+class _Thing:
+    itself: object

@@ -121,14 +121,16 @@ def test_the_crowd_is_the_mixture_of_a_sample_of_kernels_without_the_nearest_ten
     x = np.random.default_rng(2).normal(size=(rows, 3))
     member = fitted(x, *(Feature(j, "gaussian") for j in range(3)))
     new = np.random.default_rng(3).normal(size=(50, 3)) * 2
-    every = {200: 1, 1100: 3}[rows]
-    exemplars, widths = member.exemplars[::every], (member.widths[:, None] * member.scales)[::every]
+    crowd = Crowd.of(member)
+    exemplars, widths = crowd.exemplars, crowd.widths[:, None] * crowd.scales
+    assert len(np.unique(exemplars, axis=0)) == min(rows, 500)
+    assert np.isin(exemplars, member.exemplars).all()
     each = norm.logpdf(new[:, None, :], exemplars[None], widths[None]).sum(-1)
     farthest = np.sort(each, axis=1)[:, : len(exemplars) - round(0.1 * len(exemplars))]
     expected = logsumexp(farthest, axis=1) - np.log(len(exemplars))
-    crowd = Crowd.of(member).score(new, np.ones(new.shape, bool))
-    np.testing.assert_allclose(crowd, expected, rtol=1e-9)
-    assert (crowd < logsumexp(each, axis=1) - np.log(len(exemplars))).all()  # a bound on the sample's density
+    bound = crowd.score(new, np.ones(new.shape, bool))
+    np.testing.assert_allclose(bound, expected, rtol=1e-9)
+    assert (bound < logsumexp(each, axis=1) - np.log(len(exemplars))).all()  # a bound on the sample's density
 
 
 def test_clustered_anomalies_among_the_training_records_are_usual_to_the_kernels_but_not_to_the_crowd() -> (
@@ -226,3 +228,11 @@ def test_the_quick_score_is_the_exact_one_rounded(of: Of) -> None:
         np.testing.assert_allclose(quick, exact, rtol=1e-6, atol=1e-6)
         terms, kl = member.parts(x, mask, quick=True)
         np.testing.assert_allclose(terms.sum(1) - kl, quick, rtol=1e-12, atol=1e-12)
+
+
+@either
+def test_the_quick_score_is_as_exact_where_the_nearest_exemplars_are_much_nearer(of: Of) -> None:
+    r = np.random.default_rng(0)
+    x = np.r_[r.normal(size=(970, 30)), r.normal(40, 0.01, (30, 30))]
+    member, seen = of(fitted(x, *(Feature(j, "gaussian") for j in range(30)))), np.ones(x.shape, bool)
+    np.testing.assert_allclose(member.score(x, seen, quick=True), member.score(x, seen), rtol=0, atol=1e-5)

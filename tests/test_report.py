@@ -251,7 +251,9 @@ def test_two_decisions_at_once_are_refused() -> None:
 
 def test_the_bytes_do_not_depend_on_units_or_workers(published: Published, tmp_path: Path) -> None:
     data, folder = published
-    for number, (rows, workers) in enumerate([(3000, 1), (67, 1), (211, 2)]):
+    for number, (rows, workers) in enumerate(
+        [(3000, 1), (67, 1), (211, 2), (40, 1)]
+    ):  # the last: more files than are open at once
         same = make_job(data, tmp_path / str(number), explained=200, rows_per_unit=rows)
         again = job.run(same, workers=workers).folder
         assert again.name == folder.name

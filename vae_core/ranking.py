@@ -109,7 +109,12 @@ def _row_groups(path: Path, columns: Sequence[str] | None) -> Iterator[pa.Table]
 
 
 def grouped(files: Sequence[Path], scratch: Path) -> list[Path]:
-    """Sorted files of the same rows, so few that all can be open: many are merged into some in `scratch`."""
+    """Sorted files of the same rows, so few that all can be open: many are merged into some in `scratch`.
+
+    The folder is made; it must be these files' own, since the merged ones stay.
+    """
+    if len(files) > FILES_AT_ONCE:
+        scratch.mkdir(parents=True, exist_ok=True)
     level = 0
     while len(files) > FILES_AT_ONCE:
         groups = [files[start : start + FILES_AT_ONCE] for start in range(0, len(files), FILES_AT_ONCE)]

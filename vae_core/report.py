@@ -172,7 +172,7 @@ def rank(files: Sequence[Path], folder: Path, decision: Decision, *, explained: 
     order, p_path, q_path = folder / "order.uint8", folder / "p.float64", folder / "q.float64"
     wanted = max(explained, decision.top_k or 0)
     rows, last = 0, (-np.inf, "", "", 0)
-    files = grouped(files, folder)
+    files = grouped(files, folder / "records")
     deciding = [
         *KEYS,
         "p_value",
@@ -220,7 +220,7 @@ def _flags(decision: Decision, p_path: Path, q_path: Path) -> Iterator[tuple[np.
 
 def write(ranking: Ranking, reasons: Sequence[Path], path: Path, marks: Marks) -> None:
     """Join ranks, q-values, flags and reasons (the units' files, sorted as the report is) into the report."""
-    told = Stream(merge(grouped(reasons, ranking.order.parent)))
+    told = Stream(merge(grouped(reasons, ranking.order.parent / "reasons")))
     about = {"schema_version": SCHEMA_VERSION, "model": marks.model_name, **marks.facts}
     metadata = {f"elborank.{name}": json.dumps(value, sort_keys=True) for name, value in about.items()}
     with pq.ParquetWriter(

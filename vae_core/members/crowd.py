@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,10 +27,15 @@ class Crowd(KernelDensity):
 
     @classmethod
     def of(cls, kernel: KernelDensity) -> Crowd:
-        """Every fourth of 2,000 exemplars, with the widths they have."""
-        some = slice(None, None, -(-len(kernel.exemplars) // MOST))
+        """At most MOST of its exemplars, drawn at random, with the widths they have."""
+        some = np.sort(np.random.default_rng(MOST).permutation(len(kernel.exemplars))[:MOST])
         exemplars, observed, widths = kernel.exemplars[some], kernel.observed[some], kernel.widths[some]
         return cls(exemplars, observed, widths, kernel.scales, kernel.shares, kernel.features)
+
+    @classmethod
+    def fit(cls, *given: Any, **options: Any) -> Crowd:
+        """The crowd of the kernel density that is fitted to the same."""
+        return cls.of(KernelDensity.fit(*given, **options))
 
     @property
     def _kept(self) -> int:
@@ -36,12 +43,9 @@ class Crowd(KernelDensity):
         return count - min(max(1, round(NEAREST * count)), count - 1)
 
     def _sum(self, joint: Tensor, quick: bool = False) -> Tensor:
-        largest = joint.amax(1)
-        differences = joint.sub_(largest.unsqueeze(1))[:, : len(self.exemplars)]
-        differences = differences.float() if quick else differences
         kept = self._kept
-        rest = torch.from_numpy(np.partition(differences.numpy(), kept - 1, axis=1)[:, :kept])
-        return super()._sum(rest, quick) + LOG_2 * largest
+        rest = np.partition(joint[:, : len(self.exemplars)].numpy(), kept - 1, axis=1)[:, :kept]
+        return super()._sum(torch.from_numpy(rest), quick)
 
     def _responsibilities(self, joint: Tensor, quick: bool = False) -> Tensor:
         kept = self._kept
