@@ -215,33 +215,33 @@ def _identities(batch: pa.RecordBatch | pa.Table) -> np.ndarray:
         if name in ("_record_id", "_source", "_row"):
             continue
         array = batch.column(name)
-        if pa.types.is_binary(array.type):  # an image's pixels: their content is the value
-            sums = b"".join(hashlib.blake2b(v, digest_size=8).digest() for v in array.to_pylist())
-            total = total * np.uint64(1_000_003) ^ np.frombuffer(sums, "<u8")
-            continue
-        if pa.types.is_fixed_size_list(array.type):
-            sums = b"".join(hashlib.blake2b(v.tobytes(), digest_size=8).digest() for v in vectors(array))
-            total = total * np.uint64(1_000_003) ^ np.frombuffer(sums, "<u8")
-            continue
-        if pa.types.is_string(array.type) or pa.types.is_dictionary(array.type):
-            values = texts(array).fill_null("").to_numpy(zero_copy_only=False).astype(object)
-        else:
-            values = numbers(array)
-            absent = np.isnan(values)
-            if absent.any() or np.isinf(values).any():
-                values = np.nan_to_num(values, nan=-0.123456789)
-            total *= np.uint64(1_000_003)
-            total ^= hash_numbers(values)
-            continue
-        total = total * np.uint64(1_000_003) ^ pd.util.hash_array(values)
+        total *= np.uint64(1_000_003)
+        total ^= _hashed(array)
     return total
+
+
+def _hashed(array: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """64-bit hashes of a column's cells: (n,) uint64. Those of a missing cell are those of a stand-in."""
+    if pa.types.is_binary(array.type):  # an image's pixels: their content is the value
+        sums = b"".join(hashlib.blake2b(v, digest_size=8).digest() for v in array.to_pylist())
+        return np.frombuffer(sums, "<u8")
+    if pa.types.is_fixed_size_list(array.type):
+        sums = b"".join(hashlib.blake2b(v.tobytes(), digest_size=8).digest() for v in vectors(array))
+        return np.frombuffer(sums, "<u8")
+    if pa.types.is_string(array.type) or pa.types.is_dictionary(array.type):
+        values = texts(array).fill_null("").to_numpy(zero_copy_only=False).astype(object)
+        return pd.util.hash_array(values)
+    values = numbers(array)
+    if np.isnan(values).any() or np.isinf(values).any():
+        values = np.nan_to_num(values, nan=-0.123456789)
+    return hash_numbers(values)
 
 
 def hash_numbers(values: np.ndarray) -> np.ndarray:
     """64-bit hashes of float64 numbers without nan, equal numbers alike: (n,) uint64.
 
-    The last steps of SplitMix64 (Steele, Lea & Flood 2014). pandas' `hash_array` gives the same, in several
-    times the time; models keep such hashes, so they may not change with a library's version.
+    The last steps of SplitMix64 (Steele, Lea & Flood 2014). pandas' `hash_array` gives the same today; models
+    keep such hashes, so they may not change with a library's version.
     """
     hashed = (values + 0.0).view(np.uint64)  # -0.0 becomes 0.0
     shifted = np.empty_like(hashed)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vae_core.members.kernel import LOG_2, KernelDensity
+from vae_core.members.kernel import KernelDensity
 
 __all__ = ["Crowd"]
 
@@ -17,7 +17,7 @@ NEAREST = 0.1  # of them that are left out
 
 
 class Crowd(KernelDensity):
-    """A lower bound on the density of an even sample of a kernel density's exemplars.
+    """A lower bound on the density of a random sample of a kernel density's exemplars.
 
     bound(x) = log sum_i w_i prod_j k_ij(x_j) over all exemplars but the tenth with the largest terms at x. A
     sum that leaves terms out is a lower bound, the ELBO of the exemplar's number at a posterior that is 0
@@ -47,9 +47,8 @@ class Crowd(KernelDensity):
         rest = np.partition(joint[:, : len(self.exemplars)].numpy(), kept - 1, axis=1)[:, :kept]
         return super()._sum(torch.from_numpy(rest), quick)
 
-    def _responsibilities(self, joint: Tensor, quick: bool = False) -> Tensor:
+    def _responsibilities(self, joint: Tensor, total: Tensor) -> Tensor:
         kept = self._kept
-        order = np.argpartition(joint[:, : len(self.exemplars)].numpy(), kept - 1, axis=1)[:, :kept]
-        chosen = torch.from_numpy(np.ascontiguousarray(order))
-        shares = torch.softmax(joint.gather(1, chosen) * LOG_2, 1)
-        return torch.zeros_like(joint).scatter_(1, chosen, shares)
+        order = np.argpartition(joint[:, : len(self.exemplars)].numpy(), kept - 1, axis=1)
+        nearest = torch.from_numpy(np.ascontiguousarray(order[:, kept:]))
+        return super()._responsibilities(joint, total).scatter_(1, nearest, 0.0)

@@ -144,7 +144,7 @@ class KernelDensity:
         for rows, design, table in self._tiles(values, mask):
             joint = design @ table
             total = self._sum(joint.clone(), quick)
-            own = self._by_feature(design, self._responsibilities(joint, quick))[: len(rows)]
+            own = self._by_feature(design, self._responsibilities(joint, total))[: len(rows)]
             terms[rows] = own
             kl[rows] = own.sum(1) - total[: len(rows)].numpy()
         return terms + self._jacobian(values, mask), kl
@@ -210,9 +210,9 @@ class KernelDensity:
         differences = differences.float() if quick else differences
         return differences.clamp_(min=FAINTEST).exp2_().sum(1).double().log2_().add_(largest).mul_(LOG_2)
 
-    def _responsibilities(self, joint: Tensor, quick: bool = False) -> Tensor:
-        """Of the exemplars for each row: (n, N) in bits -> (n, N)."""
-        return torch.exp2(joint - self._sum(joint.clone(), quick).unsqueeze(1) / LOG_2)
+    def _responsibilities(self, joint: Tensor, total: Tensor) -> Tensor:
+        """Of the exemplars for each row, from log kernels in bits and their sum in nats: (n, N)."""
+        return torch.exp2(joint - total.unsqueeze(1) / LOG_2)
 
     def _offsets(self) -> np.ndarray:
         """How far the lattices of whole numbers lie from 0, the mean, where missing cells' kernels stand."""
