@@ -14,7 +14,7 @@ from torch import Tensor
 from vae_core.bounds import importance_bound, kl_standard_normal, log_weights, noise_blocks
 from vae_core.calibration import Calibration
 from vae_core.encoding import Encoded, TableEncoding
-from vae_core.members import Companion
+from vae_core.members import Companion, scores_of
 from vae_core.model import VAE
 from vae_core.records import are_among, identities
 
@@ -290,11 +290,11 @@ class FittedModel:
             bound, shares, divergence = weight * elbo, weight * nats, weight * kl
             fixed = encoded.fixed.sum(1)
             # In the order that storage writes: a loaded model adds up to the same bits.
-            for name, companion in sorted(self.companions.items()):
-                if name not in self.weights:
-                    continue
+            heard = {name: self.companions[name] for name in sorted(self.companions) if name in self.weights}
+            own_bounds = scores_of(heard, encoded.values, encoded.mask)
+            for name, companion in heard.items():
                 weight = self.weights[name]
-                bound = bound + weight * (companion.score(encoded.values, encoded.mask, quick=True) + fixed)
+                bound = bound + weight * (own_bounds[name] + fixed)
                 if len(nats):
                     terms, own_kl = companion.parts(encoded.values, encoded.mask, quick=True)
                     shares = shares + weight * (self._by_column(terms) + encoded.fixed)

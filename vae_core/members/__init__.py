@@ -17,7 +17,7 @@ from vae_core.members.columns import IndependentColumns
 from vae_core.members.crowd import Crowd
 from vae_core.members.kernel import KernelDensity
 
-__all__ = ["COMPANIONS", "Companion", "Crowd", "IndependentColumns", "KernelDensity"]
+__all__ = ["COMPANIONS", "Companion", "Crowd", "IndependentColumns", "KernelDensity", "scores_of"]
 
 
 class Companion(Protocol):
@@ -44,3 +44,19 @@ COMPANIONS: dict[str, type[Companion]] = {
     "kernel": KernelDensity,
     "crowd": Crowd,
 }
+
+
+def scores_of(
+    companions: Mapping[str, Companion], values: np.ndarray, mask: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Quick scores by name; a kernel density and its crowd share their kernels, the dearest part."""
+    found, rest = {}, dict(companions)
+    kernel, crowd = rest.get("kernel"), rest.get("crowd")
+    if isinstance(kernel, KernelDensity) and isinstance(crowd, Crowd) and kernel.begins_with(crowd):
+        together = kernel.scores([kernel, crowd], values, mask, quick=True)
+        found = dict(zip(("kernel", "crowd"), together, strict=True))
+    return found | {
+        name: companion.score(values, mask, quick=True)
+        for name, companion in rest.items()
+        if name not in found
+    }

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vae_core.members.kernel import KernelDensity
+from vae_core.members.kernel import CROWD, KernelDensity
 
 __all__ = ["Crowd"]
 
-MOST = 500  # exemplars: choosing among 2,000 costs four times as much and finds no more
-NEAREST = 0.1  # of them that are left out
+NEAREST = 0.1  # of the exemplars that are left out
 
 
 class Crowd(KernelDensity):
@@ -27,8 +26,8 @@ class Crowd(KernelDensity):
 
     @classmethod
     def of(cls, kernel: KernelDensity) -> Crowd:
-        """At most MOST of its exemplars, drawn at random, with the widths they have."""
-        some = np.sort(np.random.default_rng(MOST).permutation(len(kernel.exemplars))[:MOST])
+        """Its first exemplars, a random sample of all, with the widths they have."""
+        some = slice(CROWD)
         exemplars, observed, widths = kernel.exemplars[some], kernel.observed[some], kernel.widths[some]
         return cls(exemplars, observed, widths, kernel.scales, kernel.shares, kernel.features)
 

@@ -16,6 +16,7 @@ from vae_core.encoding import Feature
 __all__ = ["KernelDensity"]
 
 MOST_EXEMPLARS = 2000
+CROWD = 500  # of them that a crowd hears: choosing among all costs four times as much and finds no more
 NEIGHBOUR = 10  # the neighbour whose distance sets an exemplar's width
 NARROWEST = 0.02  # of a kernel, in units of the column's scale: no density is built from rounding
 WIDTHS = np.geomspace(0.02, 2.0, 16)
@@ -23,7 +24,7 @@ MIXING = (0.02, 0.1, 0.3, 0.7)  # how much a discrete kernel takes from the colu
 WILD = 3.0  # ranges of the middle 99 %: what lies farther out does not stretch a column's scale
 TRIMMED = 0.02  # the least likely records do not choose the width: a lone one would widen it for all
 FAR = 1e3  # standardised units from where distances grow logarithmically
-TILE = 256  # rows computed at once, always: a record's bits do not depend on its neighbours
+TILE = 128  # rows computed at once, always: a record's bits do not depend on its neighbours
 TINY = 1e-300
 ABSENT = -1e300  # log weight of an exemplar that is not there: finite, since 0 times infinity is not 0
 LOG_2PI = math.log(2 * math.pi)
@@ -102,6 +103,7 @@ class KernelDensity:
         """Learn from encoded training records: values and mask (n, m) as TableEncoding.encode gives them."""
         layout = _Layout.of(features)
         chosen = np.sort(np.random.default_rng(random_state).permutation(len(values))[:MOST_EXEMPLARS])
+        chosen = np.random.default_rng(CROWD).permutation(chosen)  # the first few are a sample of all
         exemplars, observed = values[chosen].copy(), mask[chosen]
         exemplars[:, layout.numeric] = compressed(exemplars[:, layout.numeric])[0]
         exemplars = exemplars.astype(np.float32).astype(np.float64)  # as storage keeps them
@@ -126,11 +128,31 @@ class KernelDensity:
 
     def score(self, values: np.ndarray, mask: np.ndarray, *, quick: bool = False) -> np.ndarray:
         """log P(x) of each record in nats, low = anomalous: (n, m) -> (n,); `quick` to 1e-7 nats or so."""
-        total = np.zeros(len(values))
+        return self.scores([self], values, mask, quick=quick)[0]
+
+    def scores(
+        self, heard: Sequence[KernelDensity], values: np.ndarray, mask: np.ndarray, *, quick: bool = False
+    ) -> list[np.ndarray]:
+        """The scores of several whose exemplars are this one's first ones, from one matrix product a tile."""
+        totals = [np.zeros(len(values)) for _ in heard]
         joint = torch.empty(TILE, self.long.shape[1], dtype=torch.float64)  # one for all tiles
         for rows, design, table in self._tiles(values, mask):
-            total[rows] = self._sum(torch.mm(design, table, out=joint), quick)[: len(rows)].numpy()
-        return total + self._jacobian(values, mask).sum(1)
+            torch.mm(design, table, out=joint)
+            for total, member in sorted(zip(totals, heard, strict=True), key=lambda pair: pair[1] is self):
+                total[rows] = member._sum(joint, quick)[: len(rows)].numpy()  # the last one uses it up
+        jacobian = self._jacobian(values, mask).sum(1)
+        return [total + jacobian for total in totals]
+
+    def begins_with(self, other: KernelDensity) -> bool:
+        """Whether the other's exemplars are this one's first ones, with the same kernels."""
+        first = slice(len(other.exemplars))
+        return (
+            np.array_equal(self.exemplars[first], other.exemplars)
+            and np.array_equal(self.observed[first], other.observed)
+            and np.array_equal(self.widths[first], other.widths)
+            and np.array_equal(self.scales, other.scales)
+            and np.array_equal(self.shares, other.shares)
+        )
 
     def parts(
         self, values: np.ndarray, mask: np.ndarray, *, quick: bool = False
@@ -194,25 +216,28 @@ class KernelDensity:
         discrete = np.concatenate(blocks)
         self.complete = bool(here.all())  # then rows without a missing numeric cell take the short table
         self.whole = np.concatenate([-0.5 * precision.T, linear.T, constant.T, discrete])
-        weight = np.full((1, count), -math.log(count))
-        self.long = _padded(np.concatenate([self.whole, weight]))
+        self.long = _padded(np.concatenate([self.whole, np.zeros((1, count))]))
         square = -0.5 * self.widths[None] ** -2.0
-        weight = constant.sum(1)[None] + weight
-        self.short = _padded(np.concatenate([square, linear.T, discrete, weight]))
+        self.short = _padded(np.concatenate([square, linear.T, discrete, constant.sum(1)[None]]))
 
     def _sum(self, joint: Tensor, quick: bool = False) -> Tensor:
-        """log sum_i 2^joint_i in nats, of each row: (n, N) -> (n,); `joint` is used up.
+        """log sum_i w_i 2^joint_i in nats, of each row: (n, N) -> (n,); `joint` is used up.
 
         `quick`: differences from the largest in single precision, to 1e-7 of the sum in a third of the time.
         """
         largest = joint.amax(1)
         differences = joint.sub_(largest.unsqueeze(1))
         differences = differences.float() if quick else differences
-        return differences.clamp_(min=FAINTEST).exp2_().sum(1).double().log2_().add_(largest).mul_(LOG_2)
+        total = differences.clamp_(min=FAINTEST).exp2_().sum(1).double().log2_()
+        return total.add_(largest).sub_(self._log_count).mul_(LOG_2)
+
+    @property
+    def _log_count(self) -> float:
+        return math.log2(len(self.exemplars))  # in bits: each exemplar weighs as much
 
     def _responsibilities(self, joint: Tensor, total: Tensor) -> Tensor:
         """Of the exemplars for each row, from log kernels in bits and their sum in nats: (n, N)."""
-        return torch.exp2(joint - total.unsqueeze(1) / LOG_2)
+        return torch.exp2(joint - (total.unsqueeze(1) / LOG_2 + self._log_count))
 
     def _offsets(self) -> np.ndarray:
         """How far the lattices of whole numbers lie from 0, the mean, where missing cells' kernels stand."""
@@ -238,10 +263,8 @@ class KernelDensity:
         ):
             for first in range(0, len(rows), TILE):
                 here = rows[first : first + TILE]
-                tail = [indicators[here], ones[here]]
                 design = np.zeros((TILE, len(table)))
-                filled = np.concatenate([*blocks(here), *tail], axis=1)
-                design[: len(here), : filled.shape[1]] = filled
+                np.concatenate([*blocks(here), indicators[here], ones[here]], axis=1, out=design[: len(here)])
                 yield here, torch.from_numpy(design), table
 
     def _by_feature(self, design: Tensor, responsibilities: Tensor) -> np.ndarray:
@@ -267,8 +290,10 @@ class KernelDensity:
         """log of the compression's slope, and of the step of whole numbers: their kernels are masses."""
         numeric = self.layout.numeric
         steps = np.log(np.where(self.layout.steps > 0, self.layout.steps, 1.0))
+        slopes = compressed(values[:, numeric])[1]
         result = np.zeros(values.shape)
-        result[:, numeric] = np.where(mask[:, numeric], compressed(values[:, numeric])[1] + steps, 0.0)
+        if steps.any() or slopes.any():
+            result[:, numeric] = np.where(mask[:, numeric], slopes + steps, 0.0)
         return result
 
     def _leave_one_out(self) -> float:
