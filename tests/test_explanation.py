@@ -102,7 +102,7 @@ def test_all_reasons_leave_only_what_is_no_surprise(model: FittedModel) -> None:
     parts = model.evaluate(model.encoding.encode(table))
     usual = [model.calibration.typical[name] for name in (*model.encoding.columns, "kl")]
     contributions = np.c_[parts.nats, parts.kl_nats]
-    unsurprising = np.where(contributions >= usual, contributions, 0).sum(1)
+    unsurprising = np.where(contributions >= usual, contributions, 0).sum(1) + parts.tilt_nats
     explained = explain(model, table, top=50)
     named = [
         len(reasons) > 1 or reasons[0]["nats"] < reasons[0]["typical"]

@@ -175,7 +175,7 @@ def test_a_newer_format_is_refused_with_the_way_out_whatever_files_it_has(
 ) -> None:
     (folder / "manifest.json").write_text(json.dumps({"format_version": 99, "files": files}))
     with pytest.raises(
-        InputError, match=r"has format 99.*reads format 1\. Install the release that wrote it"
+        InputError, match=r"has format 99.*reads formats 1 to 2\. Install the release that wrote it"
     ):
         storage.load(folder)
 

@@ -9,21 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-
 from vae_core.encoding import Encoded
 from vae_core.gate import evenly
-from vae_core.members import Companion, Crowd, IndependentColumns, KernelDensity
+from vae_core.members import Companion, Crowd, IndependentColumns, KernelDensity, scores_of
 from vae_core.records import joined, take
 from vae_core.scoring import FittedModel
+from vae_core.tilt import Tilt
 
 __all__ = ["with_companions"]
 
 MOST_COMPARED = 2000  # training records whose bounds say how far a member's bounds spread
-NO_SPREAD = 1e-6  # nats
 # How often a balanced member counts. The VAE counts most: it alone knows how columns hang together beyond the
 # training records, which is where planted errors of single cells show.
-COUNTS = {"vae": 4.0, "columns": 1.0, "kernel": 2.0, "crowd": 2.0}
+COUNTS = {"vae": 6.0, "columns": 2.0, "kernel": 3.0, "crowd": 6.0}
 
 
 def with_companions(
@@ -37,7 +35,7 @@ def with_companions(
     `weights` names each companion's prior weight against the VAE's 1; 0 leaves it out. None balances: a
     weight is 1 over the interquartile range of the member's bounds on training records, so that a narrow
     density does not outvote the others by the size of its nats, times the member's COUNTS; a balanced kernel
-    density brings its crowd along.
+    density brings its crowd along. Where all are balanced or left out, their bounds are tilted (`Tilt`).
     """
     records = joined(known)
     features = model.encoding.features
@@ -52,23 +50,18 @@ def with_companions(
     if not companions:
         return model
     sample = take(records, evenly(len(records.values), MOST_COMPARED))
-    spread = {"vae": interquartile_range(model.evaluate(sample).scores.elbo)}
+    tilts = {"vae": Tilt.of(model.evaluate(sample, reasons=False).scores.elbo)}
+    for name, bounds in scores_of(companions, sample.values, sample.mask).items():
+        tilts[name] = Tilt.of(bounds + sample.fixed.sum(1))
     shares = {"vae": 1.0}
-    for name, companion in companions.items():
-        given = weights.get(name)
-        if given is None:
-            bounds = companion.score(sample.values, sample.mask) + sample.fixed.sum(1)
-            given = COUNTS[name] / COUNTS["vae"] * spread["vae"] / interquartile_range(bounds)
-        shares[name] = float(given)
+    for name in companions:
+        given, spread = weights.get(name), tilts["vae"].spread / tilts[name].spread
+        shares[name] = COUNTS[name] / COUNTS["vae"] * spread if given is None else float(given)
     total = sum(shares.values())
     return replace(
         model,
         companions=companions,
         weights={name: share / total for name, share in shares.items()},
+        tilts={} if any(weights.values()) else tilts,
         summary={**model.summary, "holds_training_records": "kernel" in companions},
     )
-
-
-def interquartile_range(bounds: np.ndarray) -> float:
-    low, high = np.quantile(bounds, [0.25, 0.75])
-    return max(float(high - low), NO_SPREAD)

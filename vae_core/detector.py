@@ -90,7 +90,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         steps: int | None = None,
         batch_size: int = 256,
         learning_rate: float | None = None,
-        draws: int = 16,
+        draws: int = 8,
         columns_weight: float | None = None,
         kernel_weight: float | None = None,
         alpha: float = 0.05,

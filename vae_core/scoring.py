@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from vae_core.encoding import Encoded, TableEncoding
 from vae_core.members import Companion, scores_of
 from vae_core.model import VAE
 from vae_core.records import are_among, identities
+from vae_core.tilt import Tilt
 
 __all__ = ["Contributions", "FittedModel", "Scores"]
 
@@ -56,11 +57,12 @@ class Scores:
 
 @dataclass
 class Contributions:
-    """The bound taken apart: bound = nats.sum(1) + kl_nats."""
+    """The bound taken apart: bound = nats.sum(1) + kl_nats + tilt_nats."""
 
     scores: Scores
     nats: np.ndarray  # (n, columns): each column's share of the bound
     kl_nats: np.ndarray  # (n,): minus the members' weighted KLs
+    tilt_nats: np.ndarray  # (n,): what the members' objections lower it by, at most 0
 
 
 @dataclass
@@ -72,6 +74,7 @@ class FittedModel:
     noise: Tensor  # (blocks, draws, p)
     weights: dict[str, float] = field(default_factory=lambda: {"vae": 1.0})
     companions: dict[str, Companion] = field(default_factory=dict)
+    tilts: dict[str, Tilt] = field(default_factory=dict)  # of members that are heard beside others
     calibration: Calibration = field(default_factory=Calibration)
     alone: dict[str, Calibration] = field(default_factory=dict)  # each member's own, for when it scores alone
     settings: dict[str, Any] = field(default_factory=dict)
@@ -124,6 +127,13 @@ class FittedModel:
         calibration = self.alone.get(next(iter(kept)), own) if len(kept) == 1 else own
         calibration = replace(calibration, ranges=self.calibration.ranges)
         return replace(self, weights=weights, calibration=calibration, alone={})
+
+    def untilted(self) -> FittedModel:
+        """The same model with the weighted mean of its members' bounds as they are: a tighter bound.
+
+        Its p-values mean nothing: the calibration is the tilted one's.
+        """
+        return replace(self, tilts={})
 
     def score(self, table: pa.Table | pa.RecordBatch, *, draws: int | None = None) -> Scores:
         """Bounds of each record of a table with the encoding's columns: figures of that record alone.
@@ -283,22 +293,14 @@ class FittedModel:
         blocks: np.ndarray,
     ) -> Contributions:
         elbo = reconstruction - kl
-        bound, shares, divergence = elbo, nats, kl
-        weight_of_vae = self.weights.get("vae", 0.0)
-        if set(self.weights) != {"vae"}:
-            weight = weight_of_vae
-            bound, shares, divergence = weight * elbo, weight * nats, weight * kl
-            fixed = encoded.fixed.sum(1)
-            # In the order that storage writes: a loaded model adds up to the same bits.
-            heard = {name: self.companions[name] for name in sorted(self.companions) if name in self.weights}
-            own_bounds = scores_of(heard, encoded.values, encoded.mask)
-            for name, companion in heard.items():
-                weight = self.weights[name]
-                bound = bound + weight * (own_bounds[name] + fixed)
-                if len(nats):
-                    terms, own_kl = companion.parts(encoded.values, encoded.mask, quick=True)
-                    shares = shares + weight * (self._by_column(terms) + encoded.fixed)
-                    divergence = divergence + weight * own_kl
+        plain, lowered, shares, divergence = (np.zeros(a.shape) for a in (kl, kl, nats, kl))
+        for name, weight, own, terms, own_kl in self._members(encoded, elbo, nats, kl):
+            plain += weight * own
+            lowered += weight * self._log_factor(name, own)
+            if len(nats):
+                shares += weight * terms
+                divergence += weight * own_kl
+        bound = plain + lowered
         error = blocks.std(0, ddof=1) / np.sqrt(len(blocks)) if len(blocks) > 1 else np.full(len(kl), np.nan)
         scores = Scores(
             anomaly_score=-bound,
@@ -311,9 +313,37 @@ class FittedModel:
             n_missing=encoded.n_missing,
             n_out_of_range=encoded.n_out_of_range,
             n_unseen=encoded.n_unseen,
-            by_block=(weight_of_vae * (blocks.mean(0) - blocks)).T.astype(np.float32),
+            by_block=self._by_block(elbo, blocks),
         )
-        return Contributions(scores, shares, -divergence)
+        return Contributions(scores, shares, -divergence, lowered)
+
+    def _members(
+        self, encoded: Encoded, elbo: np.ndarray, nats: np.ndarray, kl: np.ndarray
+    ) -> Iterator[tuple[str, float, np.ndarray, np.ndarray, np.ndarray]]:
+        """Each member's name, weight, bound, contributions and KL; these only where `nats` has records."""
+        if "vae" in self.weights:
+            yield "vae", self.weights["vae"], elbo, nats, kl
+        fixed = encoded.fixed.sum(1)
+        # In the order that storage writes: a loaded model adds up to the same bits.
+        heard = {name: self.companions[name] for name in sorted(self.companions) if name in self.weights}
+        bounds = scores_of(heard, encoded.values, encoded.mask)
+        for name, companion in heard.items():
+            terms, own_kl = nats, kl
+            if len(nats):
+                terms, own_kl = companion.parts(encoded.values, encoded.mask, quick=True)
+                terms = self._by_column(terms) + encoded.fixed
+            yield name, self.weights[name], bounds[name] + fixed, terms, own_kl
+
+    def _log_factor(self, member: str, bound: np.ndarray) -> np.ndarray:
+        """What the member's tilt lowers its bounds by; nothing where it is heard alone."""
+        tilt = self.tilts.get(member) if len(self.weights) > 1 else None
+        return tilt.log_factor(bound) if tilt else np.zeros(bound.shape)
+
+    def _by_block(self, elbo: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+        """The anomaly score by each block of draws alone, less that by all: (n, blocks)."""
+        apart = blocks.mean(0) - blocks
+        apart = apart + self._log_factor("vae", elbo) - self._log_factor("vae", elbo - apart)
+        return (self.weights.get("vae", 0.0) * apart).T.astype(np.float32)
 
     @torch.no_grad()
     def importance_bound(self, table: pa.Table, *, draws: int = 64, random_state: int = 0) -> np.ndarray:

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from vae_core.images.model import ImageModel
 from vae_core.members import COMPANIONS
 from vae_core.model import VAE, Architecture
 from vae_core.scoring import FittedModel
+from vae_core.tilt import Tilt
 
 __all__ = ["FORMAT_VERSION", "load", "model_digest", "save"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, 2)  # 1: without tilts
 FILES = ("model.json", "encoding.json", "calibration.json", "profile.json", "weights.safetensors")
 PROFILE = ("quantiles", "counts", "histogram", "outside")  # of a column: what drift is measured against
 
@@ -77,6 +80,7 @@ def _contents(model: FittedModel) -> dict[str, bytes]:
         "code_version": __version__,
         "architecture": model.vae.architecture.to_json(),
         "weights": model.weights,
+        "tilts": {name: asdict(tilt) for name, tilt in model.tilts.items()},
         "members": sorted(model.companions),
         "settings": model.settings,
         "summary": _finite(model.summary),
@@ -149,6 +153,7 @@ def _restored(contents: Mapping[str, bytes]) -> FittedModel:
         "noise": torch.from_numpy(arrays["noise"]),
         "weights": document["weights"],
         "companions": companions,
+        "tilts": {name: Tilt(**own) for name, own in document.get("tilts", {}).items()},
         "calibration": Calibration.from_json(calibrations["whole"]),
         "alone": {name: Calibration.from_json(own) for name, own in calibrations["alone"].items()},
         "settings": document["settings"],
@@ -173,9 +178,10 @@ def _verified(folder: Path) -> dict[str, bytes]:
         version, files = manifest["format_version"], dict(manifest["files"])
     except (ValueError, KeyError, TypeError) as error:
         raise damaged from error
-    if version != FORMAT_VERSION:  # before the files' names, which another format may have changed
+    if version not in READABLE:  # before the files' names, which another format may have changed
         raise InputError(
-            f"the model has format {version}; this elborank {__version__} reads format {FORMAT_VERSION}",
+            f"the model has format {version}; this elborank {__version__} reads "
+            f"formats {READABLE[0]} to {READABLE[-1]}",
             file=path,
             fix="Install the release that wrote it, or train again",
         )
