@@ -16,7 +16,7 @@ import numpy as np
 __all__ = ["Tilt"]
 
 NO_SPREAD = 1e-6  # nats
-FARTHEST = 100.0  # spreads below the usual bound: from there on log f falls in proportion
+FARTHEST = 10.0  # spreads below the usual bound: from there on log f falls in proportion
 
 
 @dataclass(frozen=True)

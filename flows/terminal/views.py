@@ -154,7 +154,8 @@ def _reasons(console: Console, result: Mapping[str, Any]) -> None:
     console.print(table)
     console.print(
         "Usually: where 80 % of normal values would lie. Surprise: by how many nats (units of "
-        "log-probability) the value is less likely than is typical."
+        "log-probability) the value is less likely than is typical. The rest: other columns, and what the "
+        "tilt adds where a member finds the whole record far out."
     )
 
 
