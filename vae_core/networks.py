@@ -94,7 +94,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         sizes = [inputs, *hidden]
-        # sqrt(6 / fan_in) keeps the variance through rectified layers (He et al. 2015)
+        # Uniform up to sqrt(3 / fan_in), of variance 1 / fan_in: an input's variance is kept (LeCun 1998)
         self.layers = nn.ModuleList(
             BatchedLinear(members, a, b, generator, scale=math.sqrt(6 / 2)) for a, b in pairwise(sizes)
         )

@@ -109,6 +109,12 @@ def member(train: pd.DataFrame, seed: int, *, name: str) -> Score:
     return lambda frame: alone.score(as_table(frame)).bound
 
 
+def untilted(train: pd.DataFrame, seed: int) -> Score:
+    """Our default model by the weighted mean of its members' bounds as they are: what the tilt is worth."""
+    plain = _default(train, seed).model_.untilted()
+    return lambda frame: plain.score(as_table(frame)).bound
+
+
 def lecture(train: pd.DataFrame, seed: int) -> Score:
     """The lecture's VAE: min-max scaling, sigmoid outputs, summed binary cross-entropy."""
     return elborank(train, seed, preset="lecture")
@@ -217,6 +223,7 @@ def pyod_vae(train: pd.DataFrame, seed: int) -> Score:
 METHODS: dict[str, Method] = {
     "elborank": elborank,
     "elborank-vae": partial(member, name="vae"),
+    "elborank-untilted": untilted,
     "lecture": lecture,
     "ppca": ppca,
     "iforest": isolation_forest,
