@@ -53,6 +53,27 @@ def test_the_fitted_tail_is_about_right_where_few_held_out_records_reach(name: s
     assert name == "beta" or (p <= 0.001).mean() / 0.001 > 0.3  # scores with an end: on the safe side
 
 
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_the_tail_of_scores_that_grow_by_the_square_is_about_right_too(name: str) -> None:
+    generator, shares = np.random.default_rng(4), []
+    low, usual, high = DISTRIBUTIONS[name].ppf([0.25, 0.5, 0.75])
+    for _ in range(300):
+        held_out, fresh = (DISTRIBUTIONS[name].rvs(n, random_state=generator) for n in (300, 1000))
+        squared = [s + np.maximum(s - usual, 0) ** 2 / (high - low) for s in (held_out, fresh)]
+        shares.append((Calibration.fit(squared[0], {}, squared=True).p_values(squared[1]) <= 0.001).mean())
+    assert np.mean(shares) / 0.001 < 2.0
+    assert name == "beta" or np.mean(shares) / 0.001 > 0.3
+
+
+def test_a_squared_tail_survives_its_json_and_never_ties() -> None:
+    scores = np.random.default_rng(0).normal(size=400) ** 2
+    calibration = Calibration.fit(scores, {}, squared=True)
+    again = Calibration.from_json(json.loads(json.dumps(calibration.to_json())))
+    far = np.geomspace(1, 1e200, 300)
+    np.testing.assert_array_equal(again.p_values(far), calibration.p_values(far))
+    assert (np.diff(calibration.p_values(far)) < 0).all()
+
+
 def test_without_a_tail_the_p_value_is_a_count() -> None:
     held_out = np.array([3.0, 1.0, 2.0, 2.0])
     scores = np.array([0.0, 1.0, 2.0, 2.5, 3.0, 9.0])

@@ -40,13 +40,14 @@ class Calibration:
     scores: np.ndarray = field(default_factory=lambda: np.empty(0))
     typical: dict[str, float] = field(default_factory=dict)
     threshold: float = float("nan")  # the score where the fitted tail takes over; nan: no tail
+    root: tuple[float, float] | None = None  # median and spread: the tail is that of the scores' square root
     tail: np.ndarray = field(default_factory=lambda: np.empty((2, 0)))  # log excess, log share beyond it
     shape: float = 0.0  # of the tail of models from before, which have no table
     scale: float = 1.0
     ranges: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def fit(cls, scores: np.ndarray, typical: Mapping[str, float]) -> Calibration:
+    def fit(cls, scores: np.ndarray, typical: Mapping[str, float], *, squared: bool = False) -> Calibration:
         """Sort the held-out anomaly scores (n,) and fit a generalised Pareto tail to the highest tenth.
 
         The tail is predictive: averaged over shapes and scales by their posterior, because one best estimate
@@ -54,13 +55,20 @@ class Calibration:
         had p <= .001; simulated). The exponential keeps a weight of a thousandth, so that the tail has no end
         and different scores never tie: of scores that do have an end, and of few, the smallest p-values come
         out too large.
+
+        `squared`: scores that grow by the square of what they measure (`Tilt`). The tail is then fitted to
+        their distance from the median under a square root: on its own it is so heavy that few records cannot
+        tell its shape (three times as many normal records as promised had p <= .001, in ten tables).
         """
         ordered = np.sort(np.asarray(scores, dtype=np.float64))
         calibration = cls(ordered, dict(typical))
+        if squared and len(ordered):
+            low, usual, high = np.quantile(ordered, [0.25, 0.5, 0.75])
+            calibration.root = float(usual), max(float(high - low), ROUNDING)
         n = len(ordered)
         if n >= ENOUGH_FOR_A_TAIL:
             k = int(TAIL_SHARE * n)
-            excess = ordered[n - k :] - ordered[n - k - 1]
+            excess = calibration._excess(ordered[n - k :], float(ordered[n - k - 1]))
             if excess[-1] > 0:
                 calibration.threshold = float(ordered[n - k - 1])
                 calibration.tail = _predictive_tail(excess)
@@ -81,8 +89,17 @@ class Calibration:
         if np.isfinite(self.threshold):
             beyond = scores > self.threshold
             start = (1 + np.count_nonzero(self.scores > self.threshold)) / (1 + n)
-            p = np.where(beyond, start * self._survival(np.where(beyond, scores - self.threshold, 0.0)), p)
+            excess = self._excess(np.where(beyond, scores, self.threshold), self.threshold)
+            p = np.where(beyond, start * self._survival(excess), p)
         return p
+
+    def _excess(self, scores: np.ndarray, threshold: float) -> np.ndarray:
+        """How far scores lie beyond a threshold, on the scale that the tail is fitted on."""
+        if self.root is None:
+            return np.asarray(scores - threshold)
+        usual, spread = self.root
+        ends = (np.sqrt(1 + np.maximum(s - usual, 0.0) / spread) for s in (scores, threshold))
+        return np.asarray(np.subtract(*ends))
 
     def _survival(self, excess: np.ndarray) -> np.ndarray:
         if self.tail.shape[1]:
@@ -108,6 +125,7 @@ class Calibration:
             "scores": [float(s) for s in self.scores],
             "typical": self.typical,
             "threshold": self.threshold if np.isfinite(self.threshold) else None,
+            **({"root": list(self.root)} if self.root else {}),
             "tail": self.tail.tolist(),
             "shape": self.shape,
             "scale": self.scale,
@@ -121,6 +139,7 @@ class Calibration:
             np.asarray(document["scores"], dtype=np.float64),
             dict(document["typical"]),
             float("nan") if threshold is None else threshold,
+            tuple(document["root"]) if "root" in document else None,
             np.asarray(document.get("tail", [[], []]), dtype=np.float64),
             document["shape"],
             document["scale"],

@@ -128,6 +128,11 @@ class FittedModel:
         calibration = replace(calibration, ranges=self.calibration.ranges)
         return replace(self, weights=weights, calibration=calibration, alone={})
 
+    @property
+    def tilted(self) -> bool:
+        """Whether members' bounds are lowered: not where one is heard alone."""
+        return bool(self.tilts) and len(self.weights) > 1
+
     def untilted(self) -> FittedModel:
         """The same model with the weighted mean of its members' bounds as they are: a tighter bound.
 
@@ -335,9 +340,8 @@ class FittedModel:
             yield name, self.weights[name], bounds[name] + fixed, terms, own_kl
 
     def _log_factor(self, member: str, bound: np.ndarray) -> np.ndarray:
-        """What the member's tilt lowers its bounds by; nothing where it is heard alone."""
-        tilt = self.tilts.get(member) if len(self.weights) > 1 else None
-        return tilt.log_factor(bound) if tilt else np.zeros(bound.shape)
+        """What the member's tilt lowers its bounds by."""
+        return self.tilts[member].log_factor(bound) if self.tilted else np.zeros(bound.shape)
 
     def _by_block(self, elbo: np.ndarray, blocks: np.ndarray) -> np.ndarray:
         """The anomaly score by each block of draws alone, less that by all: (n, blocks)."""

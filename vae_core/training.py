@@ -279,7 +279,8 @@ def _calibrate(model: FittedModel, records: TrainingRecords) -> Calibration:
     typical = dict(zip(model.encoding.columns, np.median(parts.nats, axis=0).tolist(), strict=True))
     typical["kl"] = float(np.median(parts.kl_nats))
     heldout = len(records.calibration.values) > 0
-    return Calibration.fit(parts.scores.anomaly_score if heldout else np.empty(0), typical)
+    scores = parts.scores.anomaly_score if heldout else np.empty(0)
+    return Calibration.fit(scores, typical, squared=model.tilted)
 
 
 def _compare_with_start(model: FittedModel, records: TrainingRecords, start: dict[str, Tensor]) -> None:
