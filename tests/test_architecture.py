@@ -45,6 +45,7 @@ ORDER = (
     "imputation",
     "generation",
     "scoring",
+    "tilt",
     "records",
     "calibration",
     "sources",

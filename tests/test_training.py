@@ -246,11 +246,14 @@ def test_constant_and_empty_columns_are_learnt_as_such_and_a_surprise_in_them_co
         "always": "constant",
         "never": "empty",
     }
-    usual = model.score(table)
+    plain = model.untilted()
+    usual = plain.score(table)
     assert np.isfinite(usual.anomaly_score).all()
     for name, value in (("always", 8.0), ("never", 1.0)):
-        odd = model.score(changed(table, name, np.full(100, value)))
+        surprising = changed(table, name, np.full(100, value))
+        odd = plain.score(surprising)
         np.testing.assert_allclose(odd.anomaly_score - usual.anomaly_score, np.log(101), rtol=1e-6)
+        assert (model.score(surprising).bound <= odd.bound).all()
 
 
 def test_a_table_without_anything_to_learn_says_why() -> None:

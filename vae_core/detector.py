@@ -185,6 +185,14 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         """The VAE's evidence lower bound of each record in nats: (n,), low = anomalous."""
         return self._fitted().score(self._table(X)).elbo
 
+    def score(self, X: Any, y: Any = None) -> float:
+        """The mean bound in nats a record, before the tilt: what to compare models by, higher = better.
+
+        Only models with the same likelihoods and columns compare. `score_samples` ranks records: its tilt is
+        measured in the model's own spreads, so that its mean says nothing of the model.
+        """
+        return float(self._fitted().untilted().score(self._table(X)).bound.mean())
+
     def decision_function(self, X: Any) -> np.ndarray:
         """score_samples - offset_: negative for outliers."""
         return self.score_samples(X) - self.offset_
