@@ -58,7 +58,7 @@ class Calibration:
 
         `squared`: scores that grow by the square of what they measure (`Tilt`). The tail is then fitted to
         their distance from the median under a square root: on its own it is so heavy that few records cannot
-        tell its shape (three times as many normal records as promised had p <= .001, in ten tables).
+        tell its shape (three times as many normal records as promised had p <= .001, in eleven tables).
         """
         ordered = np.sort(np.asarray(scores, dtype=np.float64))
         calibration = cls(ordered, dict(typical))

@@ -1,7 +1,8 @@
 """Which companions a VAE gets, and with what weights: the model whose bound is the weighted mean of theirs.
 
 With weights that are fixed before a record is seen, the weighted mean of the members' bounds is the ELBO of
-the model that first draws the member and then the record: a lower bound on the log of their mixture.
+the model that first draws the member and then the record: a lower bound on the log of their mixture. Balanced
+members are tilted besides (`tilt`), which lowers their bounds.
 """
 
 from __future__ import annotations

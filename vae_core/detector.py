@@ -52,7 +52,8 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         Prior weights of the independent columns and of the kernel density beside the VAE's 1. None: balanced,
         by how far each one's bounds spread (the lecture's preset: 0). With 0 for both the score is the pure
         ELBO. The kernel density holds up to 2,000 training records; without it the model holds none. A
-        balanced one has a crowd beside it, the same without a record's nearest exemplars.
+        balanced one has a crowd beside it, the same without a record's nearest exemplars. Balanced members'
+        bounds are tilted: what one finds far out counts by the square (`vae_core.tilt`).
     alpha : float
         `predict` calls a record an outlier when fewer than this share of held-out training records score as
         low.
