@@ -252,6 +252,12 @@ def test_explanations_name_the_planted_cell(mixed: VAEDetector) -> None:
     np.testing.assert_allclose(nats + explained["rest_nats"], mixed.score_samples(X), atol=1e-6)
 
 
+def test_explanations_keep_the_index_of_the_records(mixed: VAEDetector) -> None:
+    explained = mixed.explain(frame(seed=1).loc[[20, 10]])
+    assert explained.index.tolist() == [20, 10]
+    assert quick().fit(numbers()).explain(numbers(3)).index.tolist() == [0, 1, 2]
+
+
 def test_a_saved_detectors_model_scores_the_same(mixed: VAEDetector, tmp_path: Path) -> None:
     storage.save(mixed.model_, tmp_path / "model")
     loaded = storage.load(tmp_path / "model")

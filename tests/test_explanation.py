@@ -206,6 +206,20 @@ def test_values_and_expected_values_are_in_the_users_units(model: FittedModel) -
     assert float(reason["high"]) - float(reason["low"]) < 25
 
 
+@pytest.mark.parametrize("name", ["model", "scaled", "lecture"])
+def test_what_is_expected_lies_where_training_was(name: str, request: pytest.FixtureRequest) -> None:
+    """Also of records far out, whose other cells would imply a value that never was."""
+    judge = request.getfixturevalue(name)
+    trained = {c.name: (c.minimum, c.maximum) for c in judge.encoding.described}
+    far = pa.concat_tables([planted(temp=110.0, dewp=20.0), planted(temp=200.0), planted(dewp=-80.0)])
+    for reason in pc.list_flatten(explain(judge, far, top=50).column("reasons")).to_pylist():
+        if reason["low"] is not None:
+            shown = [float(reason[key]) for key in ("low", "expected", "high")]
+            lowest, highest = (float(f"{limit:.6g}") for limit in trained[reason["feature"]])
+            assert shown == sorted(shown)
+            assert lowest <= shown[0] and shown[-1] <= highest
+
+
 @pytest.mark.parametrize("name", ["temp", "dewp", "wind", "flights"])
 def test_the_expected_range_holds_80_percent_of_fresh_values(model: FittedModel, name: str) -> None:
     fresh = model.encoding.encode(weather(4000))

@@ -224,11 +224,14 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         return per_image(terms, model.encoding).sum(3)
 
     def explain(self, X: Any, *, top: int = 5) -> pd.DataFrame:
-        """For each record a sentence (`why`), its `reasons`, the likeliest first, and `rest_nats`."""
+        """For each record a sentence (`why`), its `reasons`, the likeliest first, and `rest_nats`.
+
+        The rows have the index of X where that is a DataFrame.
+        """
         model = self._fitted()
-        if isinstance(model, ImageModel):
-            return explain_images(model, self._table(X), top=top).to_pandas()
-        return explain(self._fitted(), self._table(X), top=top).to_pandas()
+        told = (explain_images if isinstance(model, ImageModel) else explain)(model, self._table(X), top=top)
+        explained = told.to_pandas()
+        return explained.set_index(X.index) if isinstance(X, pd.DataFrame) else explained
 
     def sample(self, n_samples: int = 1, *, random_state: int = 0, mean: bool = False) -> Any:
         """New records, z ~ N(0, I), x ~ P(x|z): a DataFrame or an array, as `fit` was given.

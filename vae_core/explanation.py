@@ -179,9 +179,8 @@ class _Cells:
         if self.unit_interval:
             start, unit = column.low, column.high - column.low
         for name, value in (("expected", mean), ("low", low), ("high", high)):
-            rounded = self._rounded(start + value * unit)
-            if column.minimum >= 0:  # rain is never expected to be negative
-                rounded = max(rounded, 0.0)
+            # Rain is never expected to be negative, nor a direction beyond 360 degrees.
+            rounded = min(max(self._rounded(start + value * unit), column.minimum), column.maximum)
             entry[name] = self._number(float(round(rounded)) if column.kind == "whole" else rounded)
 
     def _rounded(self, number: float) -> float:
