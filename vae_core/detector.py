@@ -229,7 +229,11 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         The rows have the index of X where that is a DataFrame.
         """
         model = self._fitted()
-        told = (explain_images if isinstance(model, ImageModel) else explain)(model, self._table(X), top=top)
+        table = self._table(X)
+        if isinstance(model, ImageModel):
+            told = explain_images(model, table, top=top)
+        else:
+            told = explain(model, table, top=top)
         explained = told.to_pandas()
         return explained.set_index(X.index) if isinstance(X, pd.DataFrame) else explained
 
