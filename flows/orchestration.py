@@ -20,6 +20,7 @@ from prefect.exceptions import ParameterTypeError
 
 from flows import prefect_server
 from flows.registry import RegistryUnavailable
+from flows.terminal.text import which_elbo
 from vae_core.errors import InputError, Refused, one_line
 
 __all__ = [
@@ -174,7 +175,7 @@ def publish_training(result: Mapping[str, Any]) -> None:
     create_markdown_artifact(
         key=artifact_key("model", result["name"]),
         markdown=(
-            f"**{markdown(result['name'])}** version {result['version']}: held-out ELBO "
+            f"**{markdown(result['name'])}** version {result['version']}: {which_elbo(result)} "
             f"{result['heldout_elbo']} nats, linear start {result['linear_start_elbo']}{left_out}"
         ),
     )

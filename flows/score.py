@@ -114,6 +114,8 @@ def score_flow(
         "on_drift": on_drift,
     }
     result = rank(version, data, options)
+    for warning in result["warnings"][len(data.warnings) :]:  # reading has told of the data's own
+        warn()(warning)
     result["warnings"] = warnings + result["warnings"]
     publish_report(result)
     notifications.tell(notify, result, warn=warn())

@@ -392,7 +392,7 @@ def rank(
             outcome.folder, outcome.manifest, fail=on_drift == "fail", hide_values=hide_values
         ),
         "published": outcome.fresh,
-        "warnings": list(data.warnings),
+        "warnings": [*data.warnings, *descriptions.without_flags(outcome.folder, outcome.manifest)],
         "quarantine": descriptions.of_quarantine(data, hide_values=hide_values),
         "top": judgements.marked(found, top),
     }

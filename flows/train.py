@@ -99,6 +99,8 @@ def train_flow(
             fitted = fit(data, folder, kinds, settings)
             version = register(fitted, data, name=name, kinds=kinds, settings=settings, challenge=promote)
     result = descriptions.of_training(version, data, reused=reused)
+    for warning in result["warnings"][len(data.warnings) :]:  # reading has told of the data's own
+        warn()(warning)
     if promote:
         result["promotion"] = judged(version, data)
         notifications.tell_promotion(notify, result, warn=warn())

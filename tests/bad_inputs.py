@@ -111,6 +111,13 @@ TYPED = [
     ("a backfill shorter than an interval", ["backfill", "{folder}/a.toml", "--from", "2024-01-01T00:10", "--to", "2024-01-01T00:20"], "no whole interval"),
     ("a backfill of more than 100,000 intervals", ["backfill", "{folder}/a.toml", "--from", "1970-01-01", "--to", "2024-01-01"], "Backfill in pieces"),
 ]  # fmt: skip
+TOO_LITTLE = [
+    (
+        "a table of a single record",
+        b"a,b\n1.5,2\n",
+        "a single record (1 sample): it cannot tell what is usual",
+    ),
+]
 GOOD_FILE = b'name = "a"\nsource = "x.csv"\ntime = "hour"\n[score]\nevery = "1h"\n'
 
 # ------------------------------------------------------------------------------- dataset files
@@ -262,6 +269,8 @@ REPORTS = [
 def table() -> list[Bad]:
     """All bad inputs but the raw tables."""
     made = [Bad("What is typed", n, c, said, files={"a.toml": GOOD_FILE}) for n, c, said in TYPED]
+    train = ["train", "{folder}/few.csv", "--name", "few"]
+    made += [Bad("What is typed", n, train, said, files={"few.csv": text}) for n, text, said in TOO_LITTLE]
     made += [
         Bad("Dataset files", name, ["deploy", "{folder}/d.toml"], said,
             files={"d.toml": text if isinstance(text, bytes) else text.encode()})

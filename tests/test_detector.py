@@ -294,9 +294,11 @@ def test_unseen_values_score_and_cost(mixed: VAEDetector) -> None:
         assert (mixed.score_samples(X.assign(**{name: value})) < expected).mean() > 0.9
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5])
-def test_very_few_rows_can_be_learnt_from(rows: int) -> None:
-    detector = quick().fit(numbers(rows))
+@pytest.mark.parametrize("rows", [2, 5, 49])
+def test_very_few_rows_can_be_learnt_from_with_a_warning(rows: int) -> None:
+    with pytest.warns(UserWarning, match=f"X has {rows} records, too few to hold some out") as told:
+        detector = quick().fit(numbers(rows))
+    assert len(told) == 1
     assert np.isfinite(detector.score_samples(numbers(50))).all()
     assert detector.score_samples(numbers(rows)).mean() > detector.score_samples(numbers(rows) + 100).mean()
 
@@ -363,6 +365,8 @@ PROBLEMS: list[tuple[Any, str]] = [
         "column 'price' of type timedelta",
     ),
     (lambda: quick().fit(frame().iloc[:0]), r"0 sample\(s\)"),
+    (lambda: quick().fit(numbers(1)), "a single record"),
+    (lambda: quick().fit(frame(1)), "a single record"),
     (lambda: quick(preset="best").fit(numbers()), "preset is one of default, lecture; got 'best'"),
     (lambda: quick(alpha=0.0).fit(numbers()), "alpha must lie between 0 and 1; got 0.0"),
     (lambda: quick(latent=0).fit(numbers()), "latent must be at least 1; got 0"),

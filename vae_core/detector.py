@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -22,10 +23,16 @@ from vae_core.images.explanation import explain as explain_images
 from vae_core.images.generation import sample as sample_images
 from vae_core.images.maps import maps as pixel_maps
 from vae_core.images.model import ImageModel, per_image
+from vae_core.records import FEWEST_TO_SPLIT
 from vae_core.scoring import FittedModel
 from vae_core.sources.vectors import are_vectors, most_common_length, vector_cells
 
 __all__ = ["VAEDetector", "as_table"]
+
+NONE_HELD_OUT = (
+    f"X has {{}} records, too few to hold some out (from {FEWEST_TO_SPLIT} on): predict goes by the fitted "
+    "records and flags more than alpha of new ones"
+)
 
 
 class VAEDetector(OutlierMixin, BaseEstimator):
@@ -56,7 +63,8 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         bounds are tilted: what one finds far out counts by the square (`vae_core.tilt`).
     alpha : float
         `predict` calls a record an outlier when fewer than this share of held-out training records score as
-        low.
+        low. Of fewer than 50 records none is held out: `fit` warns, and `predict` goes by the fitted records,
+        which the model knows too well, so that it flags more of new ones.
     kinds : mapping of column name to kind, optional
         Overrides what is inferred: real, whole, boolean, category, timestamp, label (not used), ...
     random_state : int
@@ -125,7 +133,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):
     def fit(self, X: Any, y: object = None) -> Self:
         """Learn from X (n, m), a DataFrame with mixed kinds or an array; NaN and None are missing cells.
 
-        Raises ValueError (InputError) for infinite values, no rows, or nothing to learn from.
+        Raises ValueError (InputError) for infinite values, fewer than two rows, or nothing to learn from.
         """
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must lie between 0 and 1; got {self.alpha}")
@@ -151,6 +159,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):
     def _with_offset(self, table: pa.Table) -> Self:
         reference = self.model_.calibration.scores
         if not len(reference):
+            warnings.warn(NONE_HELD_OUT.format(table.num_rows), stacklevel=3)
             reference = self.model_.score(table).anomaly_score
         self.offset_ = float(-np.quantile(reference, 1 - self.alpha))
         return self

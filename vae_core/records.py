@@ -17,6 +17,7 @@ from vae_core.errors import InputError
 __all__ = [
     "TrainingRecords",
     "are_among",
+    "check_enough",
     "finite",
     "gather",
     "hash_numbers",
@@ -146,6 +147,15 @@ def _all_but(names: list[np.ndarray], some: np.ndarray) -> np.ndarray:
     keep[1:] = together[1:] != together[:-1]
     keep &= ~are_among(together, np.unique(some))
     return together[keep]
+
+
+def check_enough(rows: int) -> None:
+    """Raises InputError where there are fewer than two records: nothing in one of them is unusual."""
+    if rows == 1:
+        raise InputError(
+            "there is a single record (1 sample): it cannot tell what is usual",
+            fix=f"Give more records, {FEWEST_TO_SPLIT} or more for p-values",
+        )
 
 
 def finite(encoded: Encoded, encoding: TableEncoding) -> Encoded:

@@ -25,7 +25,7 @@ from vae_core.left_out import learn_vectors
 from vae_core.linear_start import set_input_scaling, start_linear
 from vae_core.minibatches import InMemory, Minibatches, Stream, Streamed, tensors
 from vae_core.model import VAE, Architecture
-from vae_core.records import MOST_CELLS, STREAM_CELLS, TrainingRecords, gather
+from vae_core.records import MOST_CELLS, STREAM_CELLS, TrainingRecords, check_enough, gather
 from vae_core.scoring import BLOCKS, FittedModel
 
 __all__ = ["Progress", "Settings", "TrainingStopped", "fit", "trimmed_mean"]
@@ -126,6 +126,7 @@ def fit(
         likelihood=settings.likelihood,
         random_state=settings.random_state,
     )
+    check_enough(encoding.described[0].rows)
     fractions = settings.selection_fraction, settings.calibration_fraction
     encoding, held_out = learn_vectors(encoding, batches, fractions, settings.random_state)
     cells = encoding.described[0].rows * len(encoding.features)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flows.terminal.text import new_table, number, safe
+from flows.terminal.text import new_table, number, safe, which_elbo
 
 CATEGORIES = 3  # of a column, the most frequent ones
 
@@ -51,7 +51,8 @@ def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             beside = f"; probabilistic PCA with the same likelihoods {number(summary['linear_start_elbo'])}"
         elif summary.get("ppca") is not None:
             beside = f"; probabilistic PCA's log P(x) {number(summary['ppca'])}"
-        yield "Held-out ELBO", f"{number(summary['heldout_elbo'])} nats a record{beside}"
+        what = which_elbo(summary)
+        yield what[0].upper() + what[1:], f"{number(summary['heldout_elbo'])} nats a record{beside}"
     holds = "; it holds training records" if summary.get("holds_training_records") else ""
     members = ", ".join(f"{name} {100 * weight:.0f}%" for name, weight in card["members"].items())
     yield "Members", f"{members}{holds}"

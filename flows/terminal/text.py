@@ -132,6 +132,15 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
+def which_elbo(result: Mapping[str, Any]) -> str:
+    """What records the ELBO is of.
+
+    >>> which_elbo({"heldout_is": "fit"}), which_elbo({"heldout_is": "calibration"})
+    ('training ELBO', 'held-out ELBO')
+    """
+    return "training ELBO" if result.get("heldout_is") == "fit" else "held-out ELBO"
+
+
 def bar(value: float, largest: float) -> str:
     """A bar that is full for the largest value, in eighths of a character, and empty for 0 and below.
 

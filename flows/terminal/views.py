@@ -10,7 +10,7 @@ from rich.console import Console
 
 from flows.terminal.operations import decision
 from flows.terminal.reports import drift_line, mark, similar
-from flows.terminal.text import bar, blank, new_table, number, safe
+from flows.terminal.text import bar, blank, new_table, number, safe, which_elbo
 from vae_core.errors import one_line
 
 
@@ -34,7 +34,7 @@ def trained(console: Console, result: Mapping[str, Any]) -> None:
     console.print(
         f"[bold]{safe(result['name'])}[/bold] version {result['version']}"
         + (f" ({aliases})" if aliases else "")
-        + f": held-out ELBO {number(result['heldout_elbo'])} nats on average"
+        + f": {which_elbo(result)} {number(result['heldout_elbo'])} nats on average"
         + _beside(result)
     )
     if result["better_than_linear_start"] is False:

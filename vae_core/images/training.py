@@ -22,7 +22,7 @@ from vae_core.likelihoods import LIKELIHOODS, Likelihood
 from vae_core.minibatches import InMemory, tensors
 from vae_core.model import VAE, Architecture
 from vae_core.ppca import ProbabilisticPCA
-from vae_core.records import TrainingRecords, gather, take
+from vae_core.records import TrainingRecords, check_enough, gather, take
 from vae_core.scoring import BLOCKS
 from vae_core.training import CHECKED, Progress, Settings, TrainingStopped, trimmed_mean
 
@@ -56,6 +56,7 @@ def fit(
     encoding = ImageEncoding(shape, ids=ids)
     fractions = settings.selection_fraction, settings.calibration_fraction
     records = gather(batches(), encoding, *fractions, settings.random_state)  # type: ignore[arg-type]
+    check_enough(records.seen)
     name = likelihood_of(settings)
     vae, history, pictures = _fit_vae(encoding, records, settings, name, progress, checkpoint)
     lecture = None

@@ -1,0 +1,71 @@
+"""Few records: what cannot be flagged is said, and a single record is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flows.cli import main
+from flows.descriptions import nothing_flagged
+from tests.conftest import SERVICES
+from vae_core.calibration import Calibration
+
+TENTH = {"calibration_fraction": 0.1}
+
+
+def write(path: Path, rows: int) -> None:
+    """A table with a key, as `path`."""
+    r = np.random.default_rng(0)
+    keys = [f"c{n:03d}" for n in range(rows)]
+    pd.DataFrame({"cust": keys, "amount": r.gamma(2, 30, rows).round(2), "items": r.poisson(3, rows)}).to_csv(
+        path, index=False
+    )
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in SERVICES:
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def test_a_model_without_held_out_records_says_that_nothing_can_be_flagged(
+    in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(in_folder / "few.csv", 20)
+    write(in_folder / "new.csv", 40)
+    train = ["train", "few.csv", "--name", "few", "--id", "cust", "--steps", "20"]
+    assert main(train) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "training ELBO" in told and "held-out" not in told
+    assert "no p-values" in told and "Use --top-k, or train on 190 records or more." in told
+    score = ["score", "new.csv", "--model", "models:/few@champion"]
+    assert main([*score, "--alpha", "0.05", "--output", "alpha"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "no p-values" in told and "nothing can be flagged by --alpha 0.05" in told
+    assert main([*score, "--top-k", "3", "--output", "top", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["flagged"] == 3 and result["warnings"] == []
+    assert main(["models", "show", "few"]) == 0
+    assert "Training ELBO" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("held_out", [1, 5, 18, 19, 20, 60])
+@pytest.mark.parametrize("level", [0.02, 0.05, 0.3])
+def test_what_is_warned_of_is_what_no_score_can_reach(held_out: int, level: float) -> None:
+    known = Calibration.fit(np.arange(held_out, dtype=float), {})
+    smallest = known.p_values(np.array([1e9]))[0]
+    warned = nothing_flagged((held_out, False), {"alpha": level}, TENTH)
+    assert bool(warned) == (smallest > level)
+
+
+def test_the_number_of_records_that_is_told_is_enough() -> None:
+    (told,) = nothing_flagged((0, False), {"fdr": 0.05}, TENTH)
+    assert "190 records" in told
+    assert not nothing_flagged((int(0.1 * 190), False), {"fdr": 0.05}, TENTH)
+    assert nothing_flagged((int(0.1 * 189), False), {"fdr": 0.05}, TENTH)
