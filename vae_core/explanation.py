@@ -15,10 +15,10 @@ import pyarrow as pa
 from vae_core.arrow import TYPES, numbers, texts
 from vae_core.columns import Column
 from vae_core.imputation import NORMAL_90
-from vae_core.repair import PRESENT, suspects
+from vae_core.repair import Suspects, suspects
 from vae_core.scoring import FittedModel
 
-__all__ = ["COMBINATION", "REASON", "explain"]
+__all__ = ["COMBINATION", "REASON", "chosen", "explain"]
 
 COMBINATION = "(unusual combination)"  # the KL's entry among the reasons
 REASON = pa.struct(
@@ -35,13 +35,16 @@ REASON = pa.struct(
 )
 SENTENCE_REASONS = 3
 NOTHING = 0.05  # nats, which round to 0
+SMALL = 0.05  # of the largest deficit: what costs less is not told in the sentence
 
 
 def explain(model: FittedModel, table: pa.Table, *, top: int = 5) -> pa.Table:
     """Reasons for each record of a table: columns why, reasons (at most `top`), rest_nats.
 
     First come the columns of the three largest deficits, and missing cells, by what the record would gain if
-    that cell alone were what the others imply (`repair`); then the others, the largest deficit first. The
+    that cell alone were what the others imply (`repair`); then the others, the largest deficit first. A cell
+    without a deficit is no reason, unless nothing else is or it is missing and its repair mends the record
+    most. The column of the largest deficit is among the first three. The
     nats of the reasons + rest_nats = the record's bound. `expected` is the decoder's mean (for a category
     the most probable one) with the cell itself hidden, `low` to `high` the central 80 % of P(x|z), as wide as
     held-out records need it, in the user's units; `nats` is the contribution to the bound, `typical` its
@@ -56,16 +59,12 @@ def explain(model: FittedModel, table: pa.Table, *, top: int = 5) -> pa.Table:
     silent = [not (c.modelled or c.fixed) for c in model.encoding.described]
     deficit[:, [*silent, False]] = -np.inf  # what takes no part in the score is no reason
     found = suspects(model, encoded, deficit)
-    others = np.argsort(-deficit, axis=1, kind="stable")[:, PRESENT:][:, :top]
     cells = [_Cells(model, table, index) for index in range(len(model.encoding.described))]
     reasons, why, rest = [], [], []
     for row in range(table.num_rows):
         first = {int(found.columns[row, k]): k for k in found.ordered(row)}
-        follow = [int(j) for j in others[row] if deficit[row, j] > 0 and j not in first]
-        chosen = [j for j, k in first.items() if deficit[row, j] > 0 or found.gains[row, k] > NOTHING]
-        chosen = (chosen or list(first)[:1]) + follow
         entries = []
-        for j in chosen[:top]:
+        for j in chosen(found, row, deficit[row], top):
             mean, variance = found.moments[first[j]] if j in first else (None, None)
             own = cells[j].describe(row, mean, variance) if j < len(cells) else {"feature": COMBINATION}
             nats_here = {"nats": float(nats[row, j]), "typical": float(usual[j])}
@@ -82,6 +81,28 @@ def explain(model: FittedModel, table: pa.Table, *, top: int = 5) -> pa.Table:
     )
 
 
+def chosen(found: Suspects, row: int, deficit: np.ndarray, top: int) -> list[int]:
+    """The columns to name for one record, at most `top`; the index after the last is the KL."""
+    largest = int(deficit.argmax())
+    named: list[int] = []
+    for place, k in enumerate(found.ordered(row)):
+        own = deficit[found.columns[row, k]]
+        surprising = own > 0 and not (found.missing[row, k] and own < SMALL * deficit[largest])
+        # A missing cell that hardly costs anything is to blame where its repair mends what costs the most.
+        to_blame = (
+            place == 0 and found.missing[row, k] and found.gains[row, k] > max(deficit[largest], NOTHING)
+        )
+        if surprising or to_blame:
+            named.append(int(found.columns[row, k]))
+    order = np.argsort(-deficit, kind="stable")[: top + len(named)]
+    named += [int(j) for j in order if deficit[j] > 0 and j not in named]
+    last_named = min(SENTENCE_REASONS, top) - 1
+    if last_named > 0 and largest in named[last_named + 1 :]:
+        named.remove(largest)
+        named.insert(last_named, largest)
+    return (named or [int(found.columns[row, k]) for k in found.ordered(row)[:1]])[:top]
+
+
 def sentence(reasons: list[dict[str, Any]]) -> str:
     """One line for a person: `wind_speed 1048, expected 9 (3 to 19): -5,210 nats; ...`."""
     clauses: list[str] = []
@@ -90,7 +111,7 @@ def sentence(reasons: list[dict[str, Any]]) -> str:
         return "nothing stands out"
     for entry in reasons[:SENTENCE_REASONS]:
         deficit = entry["typical"] - entry["nats"]
-        if clauses and deficit < 0.05 * largest:
+        if clauses and deficit < SMALL * largest:
             continue
         clauses.append(_clause(entry, deficit))
     return "; ".join(clauses)

@@ -28,6 +28,7 @@ class Suspects:
 
     columns: np.ndarray  # (n, k)
     gains: np.ndarray  # (n, k), nats; -inf for nothing
+    missing: np.ndarray  # (n, k): whether the cell is missing
     moments: list[tuple[np.ndarray, np.ndarray]]  # k times: expected mean and variance, (n, features) each
 
     def ordered(self, row: int) -> list[int]:
@@ -45,7 +46,8 @@ def suspects(model: FittedModel, encoded: Encoded, deficit: np.ndarray) -> Suspe
     """
     columns = np.argsort(-deficit, axis=1, kind="stable")[:, :PRESENT]
     rates = np.array([c.missing / max(1, c.rows) for c in model.encoding.described] + [1.0])
-    gone = _missing(model.encoding, encoded) & (rates < USUALLY)
+    missing = _missing(model.encoding, encoded)
+    gone = missing & (rates < USUALLY)
     np.put_along_axis(gone, columns, False, axis=1)
     rarest = np.argsort(np.where(gone, rates, np.inf), axis=1, kind="stable")[:, :ABSENT]
     columns = np.c_[columns, np.where(np.take_along_axis(gone, rarest, axis=1), rarest, -1)]
@@ -53,7 +55,7 @@ def suspects(model: FittedModel, encoded: Encoded, deficit: np.ndarray) -> Suspe
     before = _contributions(judge, encoded)
     usual = [judge.calibration.typical.get(name, 0.0) for name in (*model.encoding.columns, "kl")]
     rare = np.array([c.missing_is_rare for c in model.encoding.described] + [True])
-    own = np.where(_missing(model.encoding, encoded) & ~rare, 0.0, np.array(usual) - before)
+    own = np.where(missing & ~rare, 0.0, np.array(usual) - before)
     own[np.isneginf(deficit)] = -np.inf
     gains = np.where(columns < 0, -np.inf, np.take_along_axis(own, columns, axis=1))
     modelled = np.array([c.modelled for c in model.encoding.described] + [False])
@@ -73,7 +75,7 @@ def suspects(model: FittedModel, encoded: Encoded, deficit: np.ndarray) -> Suspe
         change = _contributions(judge, joined(repaired)) - before[rows]
         change[np.arange(len(rows)), columns[rows, place]] = 0
         gains[rows, place] += change.sum(1)
-    return Suspects(columns, gains, moments)
+    return Suspects(columns, gains, np.take_along_axis(missing, columns, axis=1), moments)
 
 
 def _contributions(model: FittedModel, encoded: Encoded) -> np.ndarray:
