@@ -97,7 +97,7 @@ def nothing_flagged(
     why = (
         f"{held_out} records were held out, so no p-value is below {1 / (1 + held_out):.2g}"
         if held_out
-        else f"the model has no p-values, with fewer than {FEWEST_TO_SPLIT} records none is held out"
+        else f"the model has no p-values (of fewer than {FEWEST_TO_SPLIT} records none is held out)"
     )
     fix = f"Use --top-k, or train on {needed:,} records or more."
     return [f"{why}: nothing can be flagged by {by}. {fix}"]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vae_core.columns import KINDS, Column, describe, numbers
+from vae_core.columns import KINDS, SAMPLE_ROWS, Column, describe, numbers, survey
 from vae_core.errors import InputError
 
 ROWS = 400
@@ -323,3 +323,45 @@ def test_numbers_of_timestamps_are_the_same_instant_in_any_zone_and_unit() -> No
         naive = instant if type_.tz else instant.replace(tzinfo=None)
         assert numbers(pa.array([naive, None], type_)).tolist()[0] == micros
     assert numbers(pa.array([1_234_567], pa.timestamp("ns"))).tolist() == [1234.0]  # finer than microseconds
+
+
+def kinds_of(table: pa.Table, *keys: str, kinds: Mapping[str, str] | None = None) -> dict[str, str]:
+    return {c.name: c.kind for c in survey(table.to_batches(), keys=keys, kinds=kinds)[0]}
+
+
+KEYS: Mapping[str, Any] = {
+    "names": lambda n: [f"c{i:05d}" for i in generator().permutation(n)],
+    "sentences": lambda n: [f"the row of number {i}" for i in range(n)],
+    "whole numbers with gaps": lambda n: generator().permutation(n) * 7,
+    "real numbers": lambda n: generator().permutation(n) / 7,
+}
+
+
+@pytest.mark.parametrize("rows", [2, 19, 20, 51, 3 * SAMPLE_ROWS])
+@pytest.mark.parametrize("values", KEYS)
+def test_a_key_whose_values_differ_names_the_record_at_any_size(values: str, rows: int) -> None:
+    table = pa.table({"k": pa.array(KEYS[values](rows)), "x": generator().normal(size=rows)})
+    assert kinds_of(table, "k") == {"k": "identifier", "x": "real"}
+
+
+@pytest.mark.parametrize("rows", [60, 3 * SAMPLE_ROWS])
+@pytest.mark.parametrize("values", KEYS)
+def test_a_part_of_a_key_that_repeats_is_what_it_was(values: str, rows: int) -> None:
+    table = pa.table({"k": pa.array(np.repeat(KEYS[values](rows // 2), 2)), "h": pa.array(days(rows))})
+    assert kinds_of(table, "k", "h") == kinds_of(table)
+
+
+@pytest.mark.parametrize(("repeated", "kind"), [(4, "identifier"), (5, "whole")])
+def test_up_to_a_twentieth_of_a_keys_values_may_repeat(repeated: int, kind: str) -> None:
+    numbers = np.arange(100) * 7
+    numbers[:repeated] = numbers[-repeated:]
+    assert kinds_of(pa.table({"k": numbers}), "k") == {"k": kind}
+
+
+def test_a_kind_that_is_named_counts_for_a_key_too() -> None:
+    table = pa.table({"k": [f"c{i}" for i in range(19)]})
+    assert kinds_of(table, "k", kinds={"k": "category"}) == {"k": "category"}
+
+
+def test_a_time_that_is_a_key_remains_the_context() -> None:
+    assert kinds_of(pa.table({"h": pa.array(days(40))}), "h") == {"h": "timestamp"}

@@ -44,10 +44,12 @@ def test_a_model_without_held_out_records_says_that_nothing_can_be_flagged(
     told = " ".join(capsys.readouterr().out.split())
     assert "training ELBO" in told and "held-out" not in told
     assert "no p-values" in told and "Use --top-k, or train on 190 records or more." in told
+    assert 'Left out: column "cust" (the key)' in told and "set apart" not in told
     score = ["score", "new.csv", "--model", "models:/few@champion"]
     assert main([*score, "--alpha", "0.05", "--output", "alpha"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "no p-values" in told and "nothing can be flagged by --alpha 0.05" in told
+    assert "cust" not in told  # neither a reason nor drift
     assert main([*score, "--top-k", "3", "--output", "top", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["flagged"] == 3 and result["warnings"] == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -36,6 +36,7 @@ SAMPLE_CELLS = 20_000_000
 SAMPLE_ROWS = 50_000
 MAX_CATEGORIES = 63
 MAX_COUNTED = 20_000
+DIFFERING = 0.95
 # Below it a missing cell is a surprise of its own; above it, it does not count in the ranking.
 RARE_MISSING = 0.01
 # A standard deviation of so many ranges (of .5 to 99.5 %, widened) comes from a few wild values. In its units
@@ -180,11 +181,15 @@ def describe(
 def survey(
     batches: Iterable[pa.RecordBatch],
     *,
+    keys: Sequence[str] = (),
     kinds: Mapping[str, str] | None = None,
     scaling: str = "robust",
     random_state: int = 0,
 ) -> tuple[list[Column], pa.Table]:
-    """The columns as `describe` has them, and the sample of rows that its percentiles come from."""
+    """The columns as `describe` has them, and the sample of rows that its percentiles come from.
+
+    A column of `keys` in which nearly every value differs names the record and is no feature.
+    """
     accumulators: dict[str, _Accumulator] = {}
     sample = _RowSample(random_state)
     for batch in batches:
@@ -202,8 +207,24 @@ def survey(
         if name not in accumulators:
             raise InputError("a kind is given for a column that is not there", column=name)
     table = sample.table()
+    for name in set(keys) & (accumulators.keys() - wanted.keys()):
+        if _names_records(accumulators[name], table.column(name)):
+            wanted[name] = "identifier"
     columns = [_finish(a, table.column(name), wanted.get(name), scaling) for name, a in accumulators.items()]
     return columns, table
+
+
+def _names_records(accumulator: _Accumulator, sample: pa.ChunkedArray) -> bool:
+    """Whether more than 95 % of a key column's values differ. A time is context, and no feature anyway."""
+    column, counts = accumulator.column, accumulator.counts
+    if column.type == "timestamp" or vector_width(column.type) or not column.observed:
+        return False
+    if counts and column.type != "double":
+        return len(counts) > DIFFERING * column.observed
+    # Of a value that occurs twice both are in the sample as often as the sample is a share of the rows.
+    values = sample.drop_null()
+    repeated = len(values) - pc.count_distinct(values).as_py()
+    return repeated * column.observed < (1 - DIFFERING) * len(values) ** 2
 
 
 def _without_vectors(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -109,9 +109,8 @@ class TableEncoding:
         replaces the Gaussian of real columns ("bernoulli", "continuous_bernoulli": on [0, 1] by min-max).
         """
         scaling = "minmax" if preset == "lecture" or likelihood else "robust"
-        columns, sample = survey(
-            (_user_columns(b) for b in batches), kinds=kinds, scaling=scaling, random_state=random_state
-        )
+        rows = (_user_columns(b) for b in batches)
+        columns, sample = survey(rows, keys=ids, kinds=kinds, scaling=scaling, random_state=random_state)
         stamps = [c.name for c in columns if c.kind == "timestamp"]
         if time is not None and time not in stamps:
             raise InputError("is not a timestamp column", column=time)
@@ -163,6 +162,7 @@ class TableEncoding:
     def left_out(self) -> dict[str, str]:
         """Columns that take no part in the score, or only break its ties, with the reason."""
         reasons = {c.name: c.kind for c in self.described if c.kind in ("identifier", "text", "label")}
+        reasons |= {name: "the key" for name, kind in reasons.items() if name in self.ids and kind != "label"}
         stamps = [c.name for c in self.described if c.kind == "timestamp" and c.name != self.time]
         apart = {c.name: c.apart for c in self.described if c.apart}
         return reasons | dict.fromkeys(stamps, "a second timestamp") | apart
