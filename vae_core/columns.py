@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vae_core.arrow import numbers, texts, type_name, vector_width, without_vector
-from vae_core.errors import InputError
+from vae_core.errors import InputError, columns_here, nearest
 
 __all__ = ["KINDS", "Column", "describe", "numbers", "texts", "type_name"]
 
@@ -205,7 +205,8 @@ def survey(
         if kind not in KINDS:
             raise InputError(f'"{kind}" is not a kind', column=name, fix=f"Kinds are {', '.join(KINDS)}")
         if name not in accumulators:
-            raise InputError("a kind is given for a column that is not there", column=name)
+            problem = f"a kind is given for a column that is not there{nearest(name, accumulators)}"
+            raise InputError(problem, column=name, fix=columns_here(accumulators))
     table = sample.table()
     for name in set(keys) & (accumulators.keys() - wanted.keys()):
         if _names_records(accumulators[name], table.column(name)):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["InputError", "Refused"]
+from collections.abc import Iterable
+
+__all__ = ["InputError", "Refused", "columns_here", "nearest", "one_line"]
+
+MOST_NAMED = 20
 
 
 class InputError(ValueError):
@@ -45,3 +49,27 @@ def one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A hint at the most similar name, or nothing.
+
+    >>> nearest("temp", ["temperature", "hour"])
+    '; the nearest name here is "temperature"'
+    """
+    import difflib
+
+    by_plain = {other.strip().lower(): other for other in names}
+    close = difflib.get_close_matches(name.strip().lower(), list(by_plain), n=1, cutoff=0.5)
+    return f'; the nearest name here is "{by_plain[close[0]]}"' if close else ""
+
+
+def columns_here(names: Iterable[str]) -> str:
+    """What to choose from, as the `fix` of an error.
+
+    >>> columns_here(["c", "d"])
+    'The columns here are c, d'
+    """
+    known = list(names)
+    more = f" and {len(known) - MOST_NAMED} more" if len(known) > MOST_NAMED else ""
+    return f"The columns here are {', '.join(known[:MOST_NAMED])}{more}"

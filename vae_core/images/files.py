@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vae_core.arrow import UNREADABLE
-from vae_core.errors import InputError, one_line
+from vae_core.errors import InputError, columns_here, nearest, one_line
 from vae_core.images.paths import Paths
 from vae_core.images.pixels import ENDINGS, MOST_PIXELS, Unreadable
 from vae_core.sources.files import OURS, is_glob
@@ -228,7 +228,8 @@ def _of_parquet(file: Path, name: str, column: str | None, ids: tuple[str, ...])
         )
     for key in ids:
         if key not in schema.names:
-            raise InputError("the column is missing", file=file, column=key)
+            problem = f"the column is missing{nearest(key, schema.names)}"
+            raise InputError(problem, file=file, column=key, fix=columns_here(schema.names))
     number = 0
     try:
         with pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False) as opened:

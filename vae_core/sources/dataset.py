@@ -6,7 +6,6 @@ checksum that is verified on reading: a flipped bit is an error, never another n
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import random
@@ -21,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vae_core.arrow import UNREADABLE, arrow_type
-from vae_core.errors import InputError
+from vae_core.errors import InputError, nearest
 
 FORMAT = 1
 MANIFEST = "_dataset.json"
@@ -192,17 +191,6 @@ def _kept(batch: pa.RecordBatch, left_out: tuple[str, ...]) -> pa.RecordBatch:
         return batch
     values = pa.array(left_out, pa.string())
     return batch.filter(pc.invert(pc.is_in(batch["_record_id"], value_set=values)))
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint at the most similar name, or nothing.
-
-    >>> nearest("temp", ["temperature", "hour"])
-    '; the nearest name here is "temperature"'
-    """
-    by_plain = {other.strip().lower(): other for other in names}
-    close = difflib.get_close_matches(name.strip().lower(), list(by_plain), n=1, cutoff=0.5)
-    return f'; the nearest name here is "{by_plain[close[0]]}"' if close else ""
 
 
 def manifest_text(dataset: Dataset) -> str:

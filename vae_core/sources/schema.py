@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from vae_core.arrow import TYPES, vector_type, vector_width
-from vae_core.errors import InputError
+from vae_core.errors import InputError, columns_here, nearest
 from vae_core.sources.cells import convertible, natural
 from vae_core.sources.csv_reader import CsvReader
-from vae_core.sources.dataset import nearest
 from vae_core.sources.inference import Evidence
 from vae_core.sources.parquet_reader import PANDAS_INDEX, ParquetReader
 from vae_core.sources.records import EMPTY_ONLY
@@ -64,6 +63,8 @@ def model_columns(
             if name not in reader.types:
                 hint = nearest(name, [other for other in reader.names if other not in names])
                 fix = "Rename the column, or score with a model that was trained without it"
+                if not wanted:  # no model asks for it: the user named it
+                    fix = columns_here(reader.names)
                 raise InputError(
                     f"the column is missing{hint}", file=reader.source.path, column=name, fix=fix
                 )
