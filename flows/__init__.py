@@ -20,6 +20,8 @@ for _name, _value in {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     # With a tracking server it prints addresses to standard output, where --json promises one document.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # Standard error holds what went wrong, and nothing else where it is no terminal.
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # Its default waits for minutes before it says that a tracking server cannot be reached.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
 }.items():

@@ -305,7 +305,8 @@ HEAD = """# Bad inputs
 
 What elborank does with {count} bad inputs. **Refused** means: one line on standard error that names the place and says
 what to do, exit code 2, nothing written. **Quarantined** means: the row goes to `quarantine.parquet` with its file,
-number, column, reason and text; the others are ranked. Made by `python -m tests.bad_inputs`; a test runs every row.
+number, column, reason and text; the others are ranked. An option out of its range or misspelt (`--steps 0`, `--modle`),
+or a command that is not there, shows the usage and the error in a box instead of one line. Made by `python -m tests.bad_inputs`; a test runs every row.
 
 | Input | What happens | What is said |
 |---|---|---|

@@ -13,8 +13,9 @@ INTRODUCTION = """# Commands
 Each page is the command's own `--help` in a terminal of 80 columns (`make docs` writes this file).
 
 Exit codes: 0 done, 2 bad input (one line on standard error: file, column, row, what to do), 3 refused,
-so that nothing published is overwritten. With `--json` standard output holds one JSON document and nothing
-else.
+so that nothing published is overwritten. A command that cannot be parsed (an option or a command that is
+not there, a number out of its range) shows its usage and the error in a box instead, also with 2. With
+`--json` standard output holds one JSON document and nothing else.
 
 | variable | meaning |
 |---|---|

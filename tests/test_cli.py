@@ -242,6 +242,23 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     assert words in complaint(capsys, 2, *arguments)
 
 
+@pytest.mark.parametrize(
+    "words", [["train", "sales.csv", "--name", "x", "--id", "salt"], [*shop.SCORE, "--fdr", "7"]]
+)
+def test_into_a_file_a_mistake_is_one_line_and_no_more(in_shop: shop.Shop, words: list[str]) -> None:
+    code = f"import sys; from flows.cli import main; sys.exit(main({words}))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=in_shop.folder)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("elborank: ") and ended.stderr.count("\n") == 1, ended.stderr
+
+
+def test_into_a_file_what_went_well_leaves_standard_error_empty(in_shop: shop.Shop, tmp_path: Path) -> None:
+    words = ["train", str(in_shop.folder / "sales.csv"), "--name", "x", "--id", "sale", "--steps", "20"]
+    code = f"import sys; from flows.cli import main; sys.exit(main({words}))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_a_missing_column_names_the_column_and_leaves_nothing_behind(
     in_shop: shop.Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

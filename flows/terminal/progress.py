@@ -1,4 +1,4 @@
-"""Progress, on standard error; none for --json."""
+"""Progress, on standard error where that is a terminal; none for --json."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from typing import Any
 from rich.console import Console
 
 
+def _console(quiet: bool) -> Console:
+    """Standard error. Into a file or a pipe not even the line break that ends a progress bar is written."""
+    return Console(stderr=True, quiet=quiet or not Console(stderr=True).is_terminal)
+
+
 @contextmanager
 def spinner(text: str, *, quiet: bool = False) -> Iterator[None]:
     """A sign of life for a step without a measure."""
-    with Console(stderr=True, quiet=quiet).status(text):
+    with _console(quiet).status(text):
         yield None
 
 
@@ -26,7 +31,7 @@ def training(*, quiet: bool = False) -> Iterator[Any]:
         TextColumn("Training"), BarColumn(bar_width=20), MofNCompleteColumn(),
         TextColumn("held-out ELBO {task.fields[elbo]}"), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True, quiet=quiet), transient=True) as bar:
+    with Progress(*columns, console=_console(quiet), transient=True) as bar:
         task = bar.add_task("training", total=None, elbo="-")
 
         def show_step(state: Any) -> None:
@@ -46,7 +51,7 @@ def scoring(*, quiet: bool = False) -> Iterator[Any]:
         TextColumn("Scoring"), BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("units"),
         TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True, quiet=quiet), transient=True) as bar:
+    with Progress(*columns, console=_console(quiet), transient=True) as bar:
         task = bar.add_task("scoring", total=None)
 
         def show_units(done: int, total: int) -> None:
