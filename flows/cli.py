@@ -37,6 +37,8 @@ app = typer.Typer(
         "elborank report reports/nyc-weather/run=.../ --top 10",
     ),
 )
+for group in (ingest, train, score, reports, generate, models, deploy):
+    terminal.flow_help(group.app)
 for command in (ingest, train, score, reports, generate):
     app.add_typer(command.app)
 app.add_typer(models.app, name="models")

@@ -9,6 +9,7 @@ import os
 import resource
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -375,6 +376,22 @@ def test_the_commands_that_the_pages_tell_of_are_there() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_prints_json_on_request(command: str) -> None:
     assert "--json" in [flag for p in options_of(command) for flag in p.opts]
+
+
+@pytest.mark.parametrize("width", [80, 60])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_the_paragraphs_of_help_fill_the_terminal(
+    command: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert run(*command.split(), "--help") == 0
+    shown = capsys.readouterr().out
+    assert max(len(line) for line in shown.splitlines()) <= width
+    lines = [line.rstrip() for line in shown.partition("╭")[0].splitlines()]
+    for line, following in pairwise(lines):
+        if line and following:
+            room = width - 1 - len(line)  # a margin of one on the right
+            assert len(following.split()[0]) + 1 > room, f"{line}\n{following}"
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import math
 import re
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,12 +18,22 @@ from rich.table import Table
 
 from vae_core.errors import one_line
 
+if TYPE_CHECKING:
+    import typer
+
 BAR = 10  # characters of the longest bar
 
 
 def examples(*commands: str) -> str:
     """The end of a help page: commands to copy, each on a line of its own."""
     return "Examples:\n\n" + "\n\n".join(f"$ {escape(command)}" for command in commands)
+
+
+def flow_help(app: typer.Typer) -> None:
+    """Let the paragraphs of every command's help fill the terminal: typer keeps the source's line breaks."""
+    for command in app.registered_commands:
+        paragraphs = (command.help or inspect.getdoc(command.callback) or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def safe(value: object) -> str:
