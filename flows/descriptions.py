@@ -94,8 +94,9 @@ def nothing_flagged(
     fraction = settings.get("calibration_fraction") or 0.1
     needed = max(FEWEST_TO_SPLIT, math.ceil((math.ceil(1 / level) - 1) / fraction))
     by = "".join(f"--{name} {value:g}" for name, value in decision.items())
+    were = "record was" if held_out == 1 else "records were"
     why = (
-        f"{held_out} records were held out, so no p-value is below {1 / (1 + held_out):.2g}"
+        f"{held_out} {were} held out, so no p-value is below {1 / (1 + held_out):.2g}"
         if held_out
         else f"the model has no p-values (of fewer than {FEWEST_TO_SPLIT} records none is held out)"
     )

@@ -20,7 +20,7 @@ from prefect.exceptions import ParameterTypeError
 
 from flows import prefect_server
 from flows.registry import RegistryUnavailable
-from flows.terminal.text import which_elbo
+from flows.terminal.text import counted, which_elbo
 from vae_core.errors import InputError, Refused, one_line
 
 __all__ = [
@@ -158,7 +158,7 @@ def publish_report(result: Mapping[str, Any]) -> None:
     create_markdown_artifact(
         key=artifact_key("summary", result["dataset"]),
         markdown=(
-            f"**{markdown(result['dataset'])}**: {result['ranked']:,} records ranked, "
+            f"**{markdown(result['dataset'])}**: {counted(result['ranked'], 'record')} ranked, "
             f"{result['flagged']:,} flagged, {result['quarantined']:,} in quarantine, by "
             f"{markdown(result['model'])} version {markdown(result['model_version'])}"
         ),
@@ -171,7 +171,7 @@ def publish_training(result: Mapping[str, Any]) -> None:
         f"\n- left out: {markdown(c)} ({markdown(why)})" for c, why in result["left_out"].items()
     )
     if result.get("confirmed_left_out"):
-        left_out += f"\n- left out: {result['confirmed_left_out']} records confirmed as anomalies"
+        left_out += f"\n- left out: {counted(result['confirmed_left_out'], 'record')} confirmed as anomalies"
     create_markdown_artifact(
         key=artifact_key("model", result["name"]),
         markdown=(

@@ -53,6 +53,11 @@ def test_a_model_without_held_out_records_says_that_nothing_can_be_flagged(
     assert main([*score, "--top-k", "3", "--output", "top", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["flagged"] == 3 and result["warnings"] == []
+    generate = ["generate", "--model", "models:/few@champion", "--n", "1", "--output", "made.csv"]
+    assert main(generate) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.startswith("1 record in made.csv") and "30 records of each: not measured" in told
+    assert "AUROC" not in told
     assert main(["models", "show", "few"]) == 0
     assert "Training ELBO" in capsys.readouterr().out
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flows.terminal.text import new_table, number, safe, which_elbo
+from flows.terminal.text import counted, new_table, number, safe, which_elbo
 
 CATEGORIES = 3  # of a column, the most frequent ones
 
@@ -42,8 +42,8 @@ def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if rows := summary.get("rows"):
         yield (
             "Trained on",
-            f"{rows['fit']:,} records; {rows['selection']:,} chose the best state, "
-            f"{rows['calibration']:,} were held out for p-values",
+            f"{counted(rows['fit'], 'record')}; {rows['selection']:,} chose the best state, "
+            f"{rows['calibration']:,} {'was' if rows['calibration'] == 1 else 'were'} held out for p-values",
         )
     if summary.get("heldout_elbo") is not None:
         beside = ""
@@ -62,11 +62,11 @@ def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     else:
         tail = scores["tail_from"]
         fitted = f"; a fitted tail from a score of {number(tail)} on" if tail is not None else "; no tail"
-        yield "p-values", f"from {scores['records']:,} held-out records{fitted}"
+        yield "p-values", f"from {counted(scores['records'], 'held-out record')}{fitted}"
     if card["time"]:
         yield "Time", f"{card['time']} is context, not a feature"
     if summary.get("steps"):
-        yield "Training", f"{summary['steps']:,} steps"
+        yield "Training", counted(summary["steps"], "step")
     yield "Made by", f"elborank {card['code_version']}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from flows.terminal.text import new_table, number, safe
+from flows.terminal.text import counted, new_table, number, safe
 
 COLOURS = {"stable": "green", "moderate": "yellow", "strong": "bold red"}
 STATUS = {"new": "bold red", "persisting": "yellow", "resolved": "green"}
@@ -24,7 +24,7 @@ def drift_line(console: Console, result: Mapping[str, Any]) -> None:
         return
     moved = found["moved"]
     columns = [row for row in moved if row["kind"] != "score"]
-    what = [f"{len(columns)} of {found['columns']} columns"] if columns else []
+    what = [f"{len(columns)} of {counted(found['columns'], 'column')}"] if columns else []
     what += ["the score"] if len(columns) < len(moved) else []
     told = f"{' and '.join(what)} moved" if what else "no column moved"
     console.print(f"Drift since training: {_verdict(found['verdict'])}, {told}")

@@ -143,6 +143,15 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "record"), counted(1200, "record"), counted(0, "record")
+    ('1 record', '1,200 records', '0 records')
+    """
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def which_elbo(result: Mapping[str, Any]) -> str:
     """What records the ELBO is of.
 

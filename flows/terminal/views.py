@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,14 +11,14 @@ from rich.console import Console
 
 from flows.terminal.operations import decision
 from flows.terminal.reports import drift_line, mark, similar
-from flows.terminal.text import bar, blank, new_table, number, safe, which_elbo
+from flows.terminal.text import bar, blank, counted, new_table, number, safe, which_elbo
 from vae_core.errors import one_line
 
 
 def dataset(console: Console, result: Mapping[str, Any]) -> None:
     console.print(
-        f"[bold]{safe(result['name'])}[/bold]: {result['rows']:,} records, {result['quarantined']:,} in "
-        f"quarantine, {result['outside']:,} outside the interval"
+        f"[bold]{safe(result['name'])}[/bold]: {counted(result['rows'], 'record')}, "
+        f"{result['quarantined']:,} in quarantine, {result['outside']:,} outside the interval"
     )
     table = new_table("column", "type")
     for name, kind in result["columns"].items():
@@ -44,7 +45,9 @@ def trained(console: Console, result: Mapping[str, Any]) -> None:
     for name, reason in result["left_out"].items():
         console.print(f'Left out: column "{safe(name)}" ({safe(reason)})')
     if count := result.get("confirmed_left_out"):
-        console.print(f"Left out: {count:,} records confirmed as anomalies (--keep-anomalies trains on them)")
+        console.print(
+            f"Left out: {counted(count, 'record')} confirmed as anomalies (--keep-anomalies trains on them)"
+        )
     _warnings(console, result)
     console.print(f"Model: models:/{result['name']}/{result['version']}", soft_wrap=True)
 
@@ -61,7 +64,7 @@ def scored(console: Console, result: Mapping[str, Any]) -> None:
     if not result["published"]:
         console.print("Nothing to do: this report is published already.")
     console.print(
-        f"{result['ranked']:,} records ranked, {result['flagged']:,} flagged, "
+        f"{counted(result['ranked'], 'record')} ranked, {result['flagged']:,} flagged, "
         f"{result['quarantined']:,} in quarantine, by {safe(result['model'])} "
         f"version {safe(result['model_version'])}"
     )
@@ -86,9 +89,8 @@ def drawn(console: Console, result: Mapping[str, Any]) -> None:
 
 def ranking(console: Console, result: Mapping[str, Any]) -> None:
     _records(console, result["records"])
-    console.print(
-        f"{len(result['records']):,} of {result['ranked']:,} records, {result['flagged']:,} flagged (*)"
-    )
+    ranked = counted(result["ranked"], "record")
+    console.print(f"{len(result['records']):,} of {ranked}, {result['flagged']:,} flagged (*)")
     _unsure(console, result)
 
 
@@ -165,17 +167,11 @@ def generated(console: Console, result: Mapping[str, Any]) -> None:
             f"What is expected in place of {safe(result['like'])}: {safe(result['output'])}", soft_wrap=True
         )
         return
-    console.print(f"{result['n']:,} records in {safe(result['output'])}", soft_wrap=True)
+    console.print(f"{counted(result['n'], 'record')} in {safe(result['output'])}", soft_wrap=True)
     if result.get("contact_sheet"):
         console.print(f"Contact sheet: {safe(result['contact_sheet'])}", soft_wrap=True)
     if realism := result.get("realism"):
-        console.print(
-            "A classifier tells them from the data with an AUROC of "
-            f"{number(realism['vae'])} (0.5 is best); pPCA's samples with {number(realism['ppca'])}"
-            + (f", a TVAE's with {number(realism['tvae'])}." if realism.get("tvae") else ".")
-        )
-        if "tvae" in realism and realism["tvae"] is None:
-            console.print("No TVAE beside them: it takes 100 records without a missing cell, and no vectors.")
+        _realism(console, realism)
     if not result["distances"]:
         return
     console.print("Distance of each column to the training data (0 = the same distribution, 1 = apart):")
@@ -183,6 +179,20 @@ def generated(console: Console, result: Mapping[str, Any]) -> None:
     for row in result["distances"]:
         table.add_row(safe(row["column"]), row["measure"], number(row["vae"]), number(row["ppca"]))
     console.print(table)
+
+
+def _realism(console: Console, found: Mapping[str, float | None]) -> None:
+    """How well a classifier tells the generated records from real ones, beside those of other models."""
+    if found["vae"] is None or math.isnan(found["vae"]):
+        console.print("Whether a classifier tells them from the data takes 30 records of each: not measured.")
+        return
+    console.print(
+        "A classifier tells them from the data with an AUROC of "
+        f"{number(found['vae'])} (0.5 is best); pPCA's samples with {number(found['ppca'])}"
+        + (f", a TVAE's with {number(found['tvae'])}." if found.get("tvae") else ".")
+    )
+    if "tvae" in found and found["tvae"] is None:
+        console.print("No TVAE beside them: it takes 100 records without a missing cell, and no vectors.")
 
 
 def models(console: Console, result: Mapping[str, Any]) -> None:
