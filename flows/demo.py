@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,6 @@ WINTER_ENDS = "2013-03-01"
 PLANTED = 20
 DEGREES = 15.0  # between the dew point that an hour had and the one that it is given
 TOP = 0.01
-COMMAND = Path(".venv/bin/elborank")  # where `make demo` has put it
 
 
 def main() -> int:
@@ -78,7 +78,10 @@ def show_the_way(console: Console, scored: dict[str, Any]) -> None:
         console.print(f"Open this page in a browser: {page}", soft_wrap=True)
     first = scored["top"][0]["record_id"]
     console.print("Or ask why the first record is strange:")
-    command = f"{shlex.quote(str(COMMAND))} explain {shlex.quote(scored['folder'])} {shlex.quote(first)}"
+    if shutil.which("elborank") is None:
+        activate = Path(os.path.relpath(Path(sys.executable).parent / "activate"))
+        console.print(f"  source {shlex.quote(str(activate))}", soft_wrap=True, markup=False)
+    command = f"elborank explain {shlex.quote(scored['folder'])} {shlex.quote(first)}"
     console.print(f"  {command}", soft_wrap=True, markup=False)
 
 

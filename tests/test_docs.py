@@ -41,6 +41,15 @@ def test_every_command_in_the_docs_parses(line: str) -> None:
     assert command.make_context("elborank", words, resilient_parsing=False).params
 
 
+def test_what_the_readmes_commands_write_is_ignored_by_git() -> None:
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    words = [shlex.split(line) for block in fenced(ROOT / "README.md", "") for line in block.splitlines()
+             if line.startswith("elborank ") and "--output" in line]  # fmt: skip
+    assert words
+    for line in words:
+        assert f"/{Path(line[line.index('--output') + 1]).parts[0]}/" in ignored, line
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_between_pages_leads_to_a_file(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
@@ -56,3 +65,21 @@ def test_the_python_of_the_readme_finds_the_wind_of_1048_mph(
     assert len(block.strip().splitlines()) <= 7
     exec(compile(block, "README.md", "exec"), {})  # noqa: S102 - our own README
     assert capsys.readouterr().out.startswith("wind_speed 1048.36, expected")
+
+
+def test_the_demo_says_how_its_commands_come_to_be_found(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from rich.console import Console
+
+    from flows.demo import show_the_way
+
+    scored = {"top": [{"record_id": "a|b"}], "folder": "reports/x/run=1"}
+    (tmp_path / "elborank").write_text("")
+    (tmp_path / "elborank").chmod(0o755)
+    for path, activated in (("/nowhere", False), (str(tmp_path), True)):
+        monkeypatch.setenv("PATH", path)
+        show_the_way(Console(), scored)
+        told = capsys.readouterr().out
+        assert "  elborank explain reports/x/run=1 'a|b'" in told
+        assert ("/activate" in told) != activated
