@@ -161,6 +161,10 @@ CASES: dict[str, Case] = {
         csv('a,b\n1,"x\n2,y\n3,"z"\n'), lambda rows: rows["b"].tolist() == ["y", "z"]
     ),
     "text after a closed quote": case(csv('a,b\n1,"x"y\n2,z\n'), lambda rows: rows["b"].tolist() == ["z"]),
+    "a NUL byte in a row": case(
+        csv('a,b\n1,x\0y\n2,"z\n"\n3,"\0\nw"\n4,v\n'), lambda rows: rows["a"].tolist() == [2, 4]
+    ),
+    "NUL bytes in the header": case({"a.csv": "a,b\n1,x\n".encode("utf-16-le")}),
     "a line break within quotes": case(
         csv('a,b\n1,"x\r\ny"\n2,z\n'), lambda rows: rows["b"].tolist() == ["x\r\ny", "z"]
     ),

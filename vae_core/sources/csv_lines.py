@@ -17,6 +17,8 @@ LONGEST_CELL = (
 )  # 131072 characters; a longer "cell" is an unclosed quote, nearly always
 NOT_CLOSED = 'a quote (") is opened and not closed, or stands in the text and is not doubled'
 
+NUL = "a NUL byte stands in the text"  # no text has one: a disk or a copy went wrong there
+
 
 class Broken(NamedTuple):
     """A record that cannot be read: its 0-based number among the block's records, the reason, the line."""
@@ -50,7 +52,7 @@ def parse(data: bytes, width: int, delimiter: str, *, last: bool) -> Parsed:
 
 def _plain(data: bytes, width: int, delimiter: str) -> Parsed | None:
     """The quick path, for text in which each line is plainly one record of the right width; else None."""
-    if not data or not delimiter.isascii():
+    if not data or not delimiter.isascii() or b"\0" in data:
         return None
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n")
@@ -129,7 +131,10 @@ def _records(lines: list[str], width: int, delimiter: str, last: bool) -> Iterat
                         yield Broken(0, NOT_CLOSED, lines[start])
                         start += 1
                         break
-                    yield Broken(0, reason, lines[start]) if reason else row
+                    if not reason and any("\0" in cell for cell in row):
+                        yield Broken(0, NUL, "".join(lines[start:end]))
+                    else:
+                        yield Broken(0, reason, lines[start]) if reason else row
                 start = end
         except csv.Error as cause:
             if str(cause) == "unexpected end of data" and not last:

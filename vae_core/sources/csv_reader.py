@@ -100,6 +100,9 @@ class CsvReader:
                 file=self.source.path,
                 fix=f"If the columns are separated by {other!r}, say --delimiter {other!r}",
             )
+        if any("\0" in name for name in names):
+            fix = "If it is UTF-16, say --encoding utf-16-le; else copy it again"
+            raise InputError("NUL bytes stand in the header", file=self.source.path, fix=fix)
         check_names(names, self.source.path)
         return names, len("".join(lines).encode("utf-8"))
 
