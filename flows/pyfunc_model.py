@@ -21,7 +21,7 @@ from vae_core.errors import InputError
 from vae_core.images.cells import pixel_table
 from vae_core.images.encoding import COLUMN, ImageEncoding
 from vae_core.sources import cells, records
-from vae_core.work import explain_table
+from vae_core.work import WHY, explain_table
 
 OF_IMAGES = ("elbo_excess", "complexity_bits", "part")
 
@@ -64,7 +64,7 @@ class ReportColumns(PythonModel):
         columns: dict[str, Any] = {"record_id": records.record_ids(values, ids, sources, rows).to_pylist()}
         columns |= {name: getattr(scores, name) for name in NUMBERS}
         columns |= {name: getattr(scores, name) for name in OF_IMAGES if hasattr(scores, name)}
-        columns |= {name: reasons.column(name).to_pylist() for name in ("why", "reasons", "rest_nats")}
+        columns |= {name: reasons.column(name).to_pylist() for name in WHY}
         return pd.DataFrame(columns, index=model_input.index)
 
     def _table(self, frame: pd.DataFrame) -> pa.Table:

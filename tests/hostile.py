@@ -41,8 +41,8 @@ def explain(model: StandIn, table: pa.Table, *, top: int) -> pa.Table:
               "value_number": 9.0, "nats": float(nats) - 1.0, "typical": -0.5}]
         )  # fmt: skip
         why.append(f"{text} secret {text}, expected {text}: -1 nats")
-    ones = [1.0] * table.num_rows
-    return pa.table({"why": why, "reasons": pa.array(reasons, REASONS), "rest_nats": ones})
+    rest, tilt = [1.0] * table.num_rows, [0.0] * table.num_rows
+    return pa.table({"why": why, "reasons": pa.array(reasons, REASONS), "rest_nats": rest, "tilt_nats": tilt})
 
 
 def report(folder: Path, **settings: object) -> Path:

@@ -68,8 +68,8 @@ def explain(model: StandIn, table: pa.Table, *, top: int) -> pa.Table:
         for x, nats in zip(table["x"].to_pylist(), bound, strict=True)
     ]  # fmt: skip
     why = [f"x {x}, expected 0" for x in table["x"].to_pylist()]
-    rest = np.ones(table.num_rows)
-    return pa.table({"why": why, "reasons": pa.array(reasons, REASONS), "rest_nats": rest})
+    rest, tilt = np.ones(table.num_rows), np.zeros(table.num_rows)
+    return pa.table({"why": why, "reasons": pa.array(reasons, REASONS), "rest_nats": rest, "tilt_nats": tilt})
 
 
 def make_table(rows: int, *, random_state: int = 0) -> pd.DataFrame:

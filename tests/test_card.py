@@ -22,6 +22,9 @@ def test_the_model_card_tells_the_data_the_quality_and_each_column(
     assert f"{rows['fit']} records" in shown and f"{rows['calibration']} were held out" in shown
     assert f"{card['summary']['heldout_elbo']:.4g} nats" in shown
     assert all(name in shown for name in ("weight", "price", "kind", "card", "[red]plum[/red]"))
+    assert set(card["tilts"]) == set(card["members"])
+    assert all(own["spread"] > 0 for own in card["tilts"].values())
+    assert "usual bound" in shown and f"{card['tilts']['vae']['usual']:.4g}" in shown
     assert run("models", "show", "shop", "--hide-values") == 0
     hidden = capsys.readouterr().out
     assert "plum" not in hidden and "weight" in hidden

@@ -79,6 +79,10 @@ def test_the_way_from_a_file_to_the_reasons_of_its_strangest_record(
     why = run_json(capsys, "explain", str(folder), shop.STRANGE)
     assert why["rank"] == 1 and why["flagged"]
     assert sum(r["nats"] for r in why["reasons"]) + why["rest_nats"] == pytest.approx(why["bound"])
+    assert run("explain", str(folder), shop.STRANGE) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert why["rest_nats"] <= why["tilt_nats"] < -100
+    assert "the charge" in shown and "charged for being far out as a whole" in shown
 
 
 def test_the_same_command_again_publishes_nothing_and_says_so(

@@ -97,6 +97,16 @@ def test_reasons_and_the_rest_sum_to_the_bound(model: FittedModel, top: int, mem
         assert sum(reason["nats"] for reason in reasons) + rest == pytest.approx(total, abs=1e-6)
 
 
+def test_the_charge_for_the_whole_record_is_told_apart(model: FittedModel) -> None:
+    table = pa.concat_tables([planted(), planted(wind=1048.0)])
+    explained, parts = explain(model, table), model.evaluate(model.encoding.encode(table))
+    charged = explained.column("tilt_nats").to_numpy()
+    np.testing.assert_allclose(charged, parts.tilt_nats)
+    np.testing.assert_allclose(charged, parts.scores.bound - model.untilted().score(table).bound, rtol=1e-9)
+    assert charged[1] < -100 < charged[0] <= 0
+    assert explain(model.with_members(["vae"]), table).column("tilt_nats").to_pylist() == [0, 0]
+
+
 def test_all_reasons_leave_only_what_is_no_surprise(model: FittedModel) -> None:
     """With room for every one, the rest is made of contributions at or above their median."""
     table = weather(100)

@@ -58,6 +58,7 @@ def test_the_reasons_and_the_rest_sum_to_the_bound(model: ImageModel) -> None:
     told = explain(model, table, top=5).to_pylist()
     bound = model.score(table).bound
     for row, entry in enumerate(told):
+        assert entry["tilt_nats"] == 0
         total = sum(reason["nats"] for reason in entry["reasons"]) + entry["rest_nats"]
         assert total == pytest.approx(bound[row], rel=1e-9)
         assert 1 <= len(entry["reasons"]) <= 5

@@ -17,18 +17,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests import hostile
+from tests import hostile, shop
 from tests.stand_in import make_dataset, make_job
+from tests.test_cli import run
 from vae_core import drift, job
 from vae_core.calibration import Calibration
 from vae_core.card import card, finite
 from vae_core.encoding import TableEncoding
 from vae_core.errors import one_line
-from vae_core.page import PAGE, build, model_page
+from vae_core.page import PAGE, build, contents, model_page
+from vae_core.page.build import render
 from vae_core.page.scores import read_scores
 from vae_core.page.strips import Strips
+from vae_core.page.wording import nats
 from vae_core.publishing import read_manifest
-from vae_core.report import Decision, Report, top
+from vae_core.report import Decision, Report, read_report, top
 
 
 class Document(HTMLParser):
@@ -139,6 +142,41 @@ def test_a_report_of_before_the_model_card_is_drawn_without_it(strange: Path, tm
     without = build(strange, manifest)
     assert 'id="model"' in with_card and 'id="model"' not in without
     assert 'class="ranking"' in without
+
+
+def test_what_is_charged_for_the_whole_record_has_a_row_and_the_column_adds_up(
+    in_shop: Any, tmp_path: Path
+) -> None:
+    assert run(*shop.SCORE, "--output", tmp_path) == 0
+    folder = read_report(next(tmp_path.glob("sales/*"))).folder
+    page, record = drawn(folder), top(folder, 1)[0]
+    assert "What is charged for being far out as a whole is for no column" in page
+    first = page[page.index("<tfoot") : page.index("</tfoot>")]
+    below = sum(reason["nats"] - reason["typical"] for reason in record["reasons"])
+    usual = record["bound"] - below - record["tilt_nats"]
+    told = [nats(usual), nats(record["tilt_nats"]), nats(record["bound"])]
+    assert re.findall(r'class="n">([^<]+)</td>', first) == told
+    assert record["tilt_nats"] < -100
+
+
+def test_a_report_of_before_the_charge_had_a_column_is_drawn(report: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(report, old)
+    table = pq.read_table(report / "report.parquet").drop_columns(["tilt_nats"])
+    pq.write_table(table, old / "report.parquet")
+    page = build(old, read_manifest(report))
+    assert "charged" not in page and ">the rest</th>" in page and "sum: the bound" in page
+
+
+def test_what_argues_for_a_record_is_drawn_to_the_other_side(report: Path) -> None:
+    first = top(report, 1)[0]
+    told = [first["reasons"][0] | {"nats": below, "typical": 0.0} for below in (0.9, -9.0)]
+    drawing = Strips([])
+    record = contents._record(first | {"reasons": told}, True, drawing, {}, hide_values=False)
+    assert re.findall(r"<rect[^>]*>", render({"record": record}, "record.html")) == [
+        '<rect class="for" x="44" width="5.0" height="8"/>',
+        '<rect x="0.0" width="44.0" height="8"/>',
+    ]
 
 
 def test_records_of_any_width_make_a_page_of_less_than_3_mb(tmp_path: Path, report: Path) -> None:

@@ -209,7 +209,7 @@ def test_records_are_flagged_by_their_q_value_and_explained_if_flagged_or_near_t
 ) -> None:
     _, folder = published
     assert ask(folder, "SELECT count(*) FROM r WHERE flagged <> coalesce(q_value <= 0.05, false)") == [(0,)]
-    for column in ("why", "reasons", "rest_nats"):
+    for column in ("why", "reasons", "rest_nats", "tilt_nats"):
         told = f"SELECT count(*) FROM r WHERE ({column} IS NOT NULL) <> (flagged OR rank <= 200)"
         assert ask(folder, told) == [(0,)]
     assert ask(folder, "SELECT count(*) FROM r WHERE reasons IS NOT NULL AND why NOT LIKE 'x %'") == [(0,)]

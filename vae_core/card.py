@@ -40,12 +40,21 @@ def card(model: Any) -> dict[str, Any]:
         "summary": summary,
         "settings": dict(model.settings),
         "members": dict(model.weights),
+        "tilts": _tilts(model),
         "draws": int(model.noise.shape[0] * model.noise.shape[1]),
         "left_out": dict(getattr(model.encoding, "left_out", {})),
         "time": getattr(model.encoding, "time", None),
         "scores": _scores(model.calibration),
         "columns": [_column(column) for column in getattr(model.encoding, "described", [])[:MOST_COLUMNS]],
     }
+
+
+def _tilts(model: Any) -> dict[str, dict[str, float | None]]:
+    """Of each member whose bounds are tilted: its usual bound and its spread, in nats."""
+    if not model.tilted:
+        return {}
+    heard = {name: model.tilts[name] for name in model.weights}
+    return {name: {"usual": _short(own.usual), "spread": _short(own.spread)} for name, own in heard.items()}
 
 
 def _scores(calibration: Any) -> dict[str, Any] | None:

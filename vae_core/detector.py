@@ -233,17 +233,16 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         return per_image(terms, model.encoding).sum(3)
 
     def explain(self, X: Any, *, top: int = 5) -> pd.DataFrame:
-        """For each record a sentence (`why`), its `reasons`, the likeliest first, and `rest_nats`.
+        """For each record a sentence (`why`), its `reasons`, the likeliest first, `rest_nats`, `tilt_nats`.
 
-        The rows have the index of X where that is a DataFrame.
+        The nats of the reasons + rest_nats = `score_samples`; tilt_nats is the part of the rest that is
+        charged for being far out as a whole, at most 0. The rows have the index of X where it is a DataFrame.
         """
-        model = self._fitted()
-        table = self._table(X)
+        model, table = self._fitted(), self._table(X)
         if isinstance(model, ImageModel):
-            told = explain_images(model, table, top=top)
+            explained = explain_images(model, table, top=top).to_pandas()
         else:
-            told = explain(model, table, top=top)
-        explained = told.to_pandas()
+            explained = explain(model, table, top=top).to_pandas()
         return explained.set_index(X.index) if isinstance(X, pd.DataFrame) else explained
 
     def sample(self, n_samples: int = 1, *, random_state: int = 0, mean: bool = False) -> Any:

@@ -39,16 +39,18 @@ SMALL = 0.05  # of the largest deficit: what costs less is not told in the sente
 
 
 def explain(model: FittedModel, table: pa.Table, *, top: int = 5) -> pa.Table:
-    """Reasons for each record of a table: columns why, reasons (at most `top`), rest_nats.
+    """Reasons for each record of a table: columns why, reasons (at most `top`), rest_nats, tilt_nats.
 
     First come the columns of the three largest deficits, and missing cells, by what the record would gain if
     that cell alone were what the others imply (`repair`); then the others, the largest deficit first. A cell
     without a deficit is no reason, unless nothing else is or it is missing and its repair mends the record
-    most. The column of the largest deficit is among the first three. The
-    nats of the reasons + rest_nats = the record's bound. `expected` is the decoder's mean (for a category
-    the most probable one) with the cell itself hidden, `low` to `high` the central 80 % of P(x|z), as wide as
-    held-out records need it, in the user's units; `nats` is the contribution to the bound, `typical` its
-    median on held-out records.
+    most. The column of the largest deficit is among the first three.
+
+    The nats of the reasons + rest_nats = the record's bound; tilt_nats is the part of the rest that the tilt
+    charges for being far out as a whole. `expected` is the decoder's mean (for a category the most probable
+    one) with the cell itself hidden, `low` to `high` the central 80 % of P(x|z), as wide as held-out records
+    need it and no wider than training's values, in the user's units; `nats` is the contribution to the bound,
+    `typical` its median on held-out records.
     """
     encoded = model.encoding.encode(table)
     parts = model.evaluate(encoded)
@@ -77,6 +79,7 @@ def explain(model: FittedModel, table: pa.Table, *, top: int = 5) -> pa.Table:
             "why": pa.array(why, pa.string()),
             "reasons": pa.array(reasons, pa.list_(REASON)),
             "rest_nats": pa.array(rest, pa.float64()),
+            "tilt_nats": pa.array(parts.tilt_nats, pa.float64()),
         }
     )
 

@@ -34,7 +34,7 @@ from vae_core.ranking import (
     write_q_values,
 )
 from vae_core.turning import BLOCKS, BlockScores
-from vae_core.work import NO_P_VALUE, REASONS, SCORED, Cut
+from vae_core.work import NO_P_VALUE, REASONS, SCORED, WHY, Cut
 
 __all__ = [
     "QUARANTINE", "REPORT", "SCHEMA", "SCHEMA_VERSION", "Decision", "Marks", "Ranking", "Report", "describe",
@@ -78,6 +78,12 @@ SCHEMA = pa.schema(
             null=True,
         ),
         _field("rest_nats", pa.float64(), "the nats of reasons + rest_nats = bound", null=True),
+        _field(
+            "tilt_nats",
+            pa.float64(),
+            "the part of rest_nats that is charged for being far out as a whole; at most 0",
+            null=True,
+        ),
         _field("n_missing", pa.int32(), "missing cells"),
         _field("n_out_of_range", pa.int32(), "cells outside the training range"),
         _field("n_unseen", pa.int32(), "cells with a category that training did not have"),
@@ -264,19 +270,16 @@ def _rows(
 
 
 def _explanation(table: pa.Table, explained: np.ndarray, told: Stream) -> dict[str, Any]:
-    """why, reasons, rest_nats of these rows: the next in the stream where `explained`, else null."""
+    """The columns WHY of these rows: the next in the stream where `explained`, else null."""
     count = int(explained.sum())
     if count == 0:
-        return {
-            name: pa.nulls(len(explained), SCHEMA.field(name).type)
-            for name in ("why", "reasons", "rest_nats")
-        }
+        return {name: pa.nulls(len(explained), SCHEMA.field(name).type) for name in WHY}
     next_ones = told.take(count)
     same = table.filter(pa.array(explained)).select(["record_id", "source", "row"])
     if next_ones.num_rows != count or not next_ones.select(same.column_names).equals(same):
         raise RuntimeError("the reasons do not belong to the records of the report")
     index = pa.array(np.cumsum(explained) - 1, mask=~explained)
-    return {name: next_ones[name].take(index) for name in ("why", "reasons", "rest_nats")}
+    return {name: next_ones[name].take(index) for name in WHY}
 
 
 def _values(p_path: Path, q_path: Path) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

@@ -28,7 +28,7 @@ from vae_core.turning import BLOCKS
 
 __all__ = [
     "IMAGE_SCORED",
-    "NO_P_VALUE", "REASONS", "SCORED", "Cut", "ExplainUnit", "ModelChoice", "ScoreUnit", "UnitResult",
+    "NO_P_VALUE", "REASONS", "SCORED", "WHY", "Cut", "ExplainUnit", "ModelChoice", "ScoreUnit", "UnitResult",
     "counts_of", "explained_file", "scored_file",
 ]  # fmt: skip
 
@@ -67,11 +67,13 @@ EXPLAINED = pa.schema(
         ("why", pa.string()),
         ("reasons", REASONS),
         ("rest_nats", pa.float64()),
+        ("tilt_nats", pa.float64()),
     ]
 )
+WHY = ("why", "reasons", "rest_nats", "tilt_nats")  # what an explanation tells of each record
 
 Load = Callable[[Path, str], Any]  # (model folder, its digest) -> a model with .score(table)
-Explain = Callable[..., pa.Table]  # (model, table, top=...) -> why, reasons, rest_nats
+Explain = Callable[..., pa.Table]  # (model, table, top=...) -> the columns WHY
 
 
 @dataclass(frozen=True)
@@ -246,7 +248,7 @@ class ExplainUnit:
 
     def __call__(self, unit: sources.Unit) -> UnitResult:
         path = explained_file(Path(self.staging), unit.id)
-        made_by = [asdict(unit), __version__, [list(self.cut.last), self.cut.p_value]]
+        made_by = [asdict(unit), __version__, "tilt", [list(self.cut.last), self.cut.p_value]]
         done = finished(path, made_by)
         if done is not None:
             return done
@@ -265,7 +267,7 @@ class ExplainUnit:
         with _one_thread():
             told = pa.concat_tables([self.explain(model, chunk, top=self.top) for chunk in chunks])
         keys = scored.select(["record_id", "anomaly_score", "source", "row"])
-        for name in ("why", "reasons", "rest_nats"):
+        for name in WHY:
             keys = keys.append_column(EXPLAINED.field(name), told[name].cast(EXPLAINED.field(name).type))
         return keys
 

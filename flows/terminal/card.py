@@ -25,6 +25,15 @@ def model_card(console: Console, result: Mapping[str, Any]) -> None:
     for name, text in _facts(card):
         facts.add_row(name, safe(text))
     console.print(facts)
+    if tilts := card.get("tilts"):
+        members = new_table("member", "usual bound", "spread")
+        for name, own in tilts.items():
+            members.add_row(safe(name), number(own["usual"]), number(own["spread"]))
+        console.print(members)
+        console.print(
+            "A member's bound (nats) that lies below the usual one is lowered by the square of the distance "
+            "over the spread."
+        )
     if card["columns"]:
         columns = new_table("column", "likelihood", "missing", "in training")
         known = card["summary"].get("likelihoods") or {}

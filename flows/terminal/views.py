@@ -144,6 +144,8 @@ def explained(console: Console, result: Mapping[str, Any]) -> None:
 
 def _reasons(console: Console, result: Mapping[str, Any]) -> None:
     """The columns that made a record unlikely, and what the words in the table mean."""
+    from vae_core.page.wording import CHARGE
+
     surprises = [reason["typical"] - reason["nats"] for reason in result["reasons"]]
     table = new_table("column", "value", "expected", "usually", "nats", "typical", "surprise")
     for reason, surprise in zip(result["reasons"], surprises, strict=True):
@@ -152,13 +154,27 @@ def _reasons(console: Console, result: Mapping[str, Any]) -> None:
             safe(reason["feature"]), safe(blank(reason["value"])), safe(blank(reason["expected"])),
             safe(usual), number(reason["nats"]), number(reason["typical"]), bar(surprise, max(surprises)),
         )  # fmt: skip
-    table.add_row("the rest", "", "", "", number(result["rest_nats"]), "", "")
+    for name, nats in _rest(result):
+        table.add_row(name, "", "", "", number(nats), "", "")
     console.print(table)
     console.print(
         "Usually: where 80 % of normal values would lie. Surprise: by how many nats (units of "
-        "log-probability) the value is less likely than is typical. The rest: other columns, and what the "
-        "tilt adds where a member finds the whole record far out."
+        "log-probability) the value is less likely than is typical. The rest: what is not in the table."
+        + (f" The charge: {CHARGE[0].lower()}{CHARGE[1:]}" if result.get("tilt_nats") else "")
     )
+
+
+def _rest(result: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """What the reasons leave of the bound, and the bound: the column of nats adds up to it.
+
+    >>> _rest({"rest_nats": -10.0, "tilt_nats": -8.0, "bound": -12.0})
+    [('the rest', -2.0), ('the charge', -8.0), ('the bound', -12.0)]
+    >>> _rest({"rest_nats": -10.0, "bound": -12.0})  # of before there was a column for the charge
+    [('the rest', -10.0), ('the bound', -12.0)]
+    """
+    rest, tilt = result["rest_nats"], result.get("tilt_nats")
+    charged = [("the charge", tilt)] if tilt else []
+    return [("the rest", rest - (tilt or 0.0)), *charged, ("the bound", result["bound"])]
 
 
 def generated(console: Console, result: Mapping[str, Any]) -> None:

@@ -22,11 +22,12 @@ SHOWN = 2  # regions in the sentence
 
 
 def explain(model: ImageModel, table: pa.Table, *, top: int = 5) -> pa.Table:
-    """Reasons for each image: columns why, reasons (at most `top`, largest surprise first), rest_nats.
+    """Reasons for each image: why, reasons (at most `top`, largest surprise first), rest_nats, tilt_nats.
 
     A reason is one of 4 x 4 regions of the image; its nats are its share of the elbo, `typical` their median
     on held-out images; value and expected are mean brightness in fractions of white, low to high the smallest
-    and the largest that is expected of a pixel there. The nats of the reasons + rest_nats = the bound.
+    and the largest that is expected of a pixel there. The nats of the reasons + rest_nats = the bound,
+    which no tilt lowers.
     """
     encoded = model.encoding.encode(table)
     parts = model.evaluate(encoded)
@@ -59,6 +60,7 @@ def explain(model: ImageModel, table: pa.Table, *, top: int = 5) -> pa.Table:
             "why": pa.array(why, pa.string()),
             "reasons": pa.array(reasons, pa.list_(REASON)),
             "rest_nats": pa.array(rest, pa.float64()),
+            "tilt_nats": pa.array(np.zeros(len(rest)), pa.float64()),
         }
     )
 

@@ -23,7 +23,9 @@ LISTED, DETAILED = 1_000, 200  # records in the page; of these so many open to t
 MOST_PICTURES = 1_200_000  # bytes of embedded pictures
 QUARANTINED = 20  # lines of the quarantine
 DRIFTING = 60  # rows of the drift table
-OPTIONAL = ("p_value", "q_value", "elbo_se", "part", "elbo_excess", "complexity_bits", "known")
+OPTIONAL = (
+    "p_value", "q_value", "elbo_se", "part", "elbo_excess", "complexity_bits", "known", "tilt_nats",
+)  # fmt: skip
 
 
 def gather(
@@ -64,6 +66,7 @@ def gather(
         "card": card,
         **of_card(card),
         "hide_values": hide_values,
+        "charge": wording.CHARGE if any(record["tilt_nats"] for record in records) else None,
         "images": any(record["picture"] for record in records),
     }
 
@@ -113,6 +116,9 @@ def _record(
     for reason in told:
         reason["share"] = round(100 * abs(reason["below"]) / most) if most else 0
     record["reasons"] = told
+    # The page's column adds up: surprises + what is usual, with the other columns + the charge = the bound.
+    charge = float(record["tilt_nats"] or 0.0)  # reports of before there was a tilt have none
+    record["usual"] = row["bound"] - charge - sum(reason["below"] for reason in told)
     record["detailed"] = bool(reasons)
     record["picture"] = pictures.get(row["rank"]) if detailed else None
     return record

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = [
+    "CHARGE",
     "HIDDEN",
     "chance",
     "count",
@@ -21,6 +22,11 @@ __all__ = [
 
 COMBINATION = "(unusual combination)"  # as `vae_core.explanation` names the KL, without importing torch
 HIDDEN = "hidden"
+CHARGE = (
+    "What is charged for being far out as a whole is for no column: where a part of the model finds the "
+    "record less likely than records usually are, the distance counts by its square, so that such records "
+    "come first."
+)
 LONGEST = 160  # characters of one text
 
 
