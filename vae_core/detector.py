@@ -23,16 +23,11 @@ from vae_core.images.explanation import explain as explain_images
 from vae_core.images.generation import sample as sample_images
 from vae_core.images.maps import maps as pixel_maps
 from vae_core.images.model import ImageModel, per_image
-from vae_core.records import FEWEST_TO_SPLIT
+from vae_core.records import NONE_HELD_OUT
 from vae_core.scoring import FittedModel
 from vae_core.sources.vectors import are_vectors, most_common_length, vector_cells
 
 __all__ = ["VAEDetector", "as_table"]
-
-NONE_HELD_OUT = (
-    f"X has {{}} records, too few to hold some out (from {FEWEST_TO_SPLIT} on): predict goes by the fitted "
-    "records and flags more than alpha of new ones"
-)
 
 
 class VAEDetector(OutlierMixin, BaseEstimator):
@@ -135,8 +130,8 @@ class VAEDetector(OutlierMixin, BaseEstimator):
 
         Raises ValueError (InputError) for infinite values, fewer than two rows, or nothing to learn from.
         """
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha must lie between 0 and 1; got {self.alpha}")
+        if not (isinstance(self.alpha, training.NUMBERS) and 0 < self.alpha < 1):
+            raise ValueError(f"alpha must lie between 0 and 1; got {self.alpha!r}")
         if arrays.are_images(X):
             return self._fit_images(X)
         table = self._table(X, reset=True)
@@ -167,12 +162,15 @@ class VAEDetector(OutlierMixin, BaseEstimator):
     def _settings(self) -> training.Settings:
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):
-            seed = int(np.random.default_rng(seed).integers(2**31)) if seed is not None else 0
+            try:
+                seed = int(np.random.default_rng(seed).integers(2**31)) if seed is not None else 0
+            except TypeError as error:
+                raise ValueError(f"random_state is a whole number; got {seed!r}") from error
         return training.Settings(
             preset=self.preset,
             likelihood=self.likelihood,
             latent=self.latent,
-            hidden=tuple(self.hidden),
+            hidden=self.hidden,
             members=self.members,
             steps=self.steps,
             batch_size=self.batch_size,

@@ -29,6 +29,10 @@ __all__ = [
 
 MOST_CELLS = 20_000_000
 FEWEST_TO_SPLIT = 50  # with fewer records all of them are fitted, and nothing is calibrated
+NONE_HELD_OUT = (
+    f"X has {{}} records, too few to hold some out (from {FEWEST_TO_SPLIT} on): predict goes by the fitted "
+    "records and flags more than alpha of new ones"
+)
 MOST_HELD_OUT = 10_000
 STREAM_CELLS = 4_000_000  # of a stream: for the linear start, the companions and what is held out
 HASHED_AT_ONCE = 8192  # records: what is made of them on the way stays in the processor's cache

@@ -31,6 +31,7 @@ from vae_core.scoring import BLOCKS, FittedModel
 __all__ = ["Progress", "Settings", "TrainingStopped", "fit", "trimmed_mean"]
 
 PRESETS = ("default", "lecture")
+NUMBERS = (int, float, np.integer, np.floating)
 ON_GREY_LEVELS = ("grey_bernoulli", "discretised_logistic")  # of images
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 30, 600, 6000
 MOST_LATENTS = 64
@@ -78,19 +79,36 @@ class Settings:
             )
         for name in ("columns_weight", "kernel_weight"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be 0 or more; got {value}")
+            if value is not None and not (isinstance(value, NUMBERS) and 0 <= value < math.inf):
+                raise ValueError(f"{name} must be 0 or more; got {value!r}")
         if self.kernel_weight and (self.preset == "lecture" or self.likelihood is not None):
             raise ValueError(
                 "kernel_weight is for columns in standardised units: leave preset and likelihood out"
             )
         for name in ("latent", "members", "steps", "batch_size", "draws"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1; got {value}")
+            if value is not None and not _at_least_one(value):
+                raise ValueError(f"{name} must be a whole number and at least 1; got {value!r}")
+        self._check_the_rest()
+
+    def _check_the_rest(self) -> None:
+        rate, hidden = self.learning_rate, self.hidden
+        if rate is not None and not (isinstance(rate, NUMBERS) and 0 < rate < math.inf):
+            raise ValueError(f"learning_rate must be a number above 0; got {rate!r}")
+        if not isinstance(hidden, list | tuple) or not all(_at_least_one(width) for width in hidden):
+            raise ValueError(f"hidden is a sequence of widths, each at least 1; got {hidden!r}")
+        object.__setattr__(self, "hidden", tuple(hidden))
+        try:
+            torch.device("cpu" if self.device == "auto" else self.device)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"device is auto, cpu or cuda; got {self.device!r}") from error
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"hidden": list(self.hidden)}
+
+
+def _at_least_one(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
 
 def fit(
