@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from vae_core.columns import RARE_MISSING
+from vae_core.columns import RARE_MISSING, Column
 from vae_core.encoding import TableEncoding
 from vae_core.errors import InputError
 
@@ -157,11 +158,11 @@ def test_an_unexpected_missing_cell_is_masked_counted_and_costs_its_rarity(
     assert not after.mask[:, features].any()
     assert (after.values[:, features] == 0).all()
     assert (after.n_missing == before.n_missing + 1).all()
-    # Jeffreys' prior: no missing cell among 500 rows
-    assert after.fixed[:, place] == pytest.approx(math.log(0.5 / (ROWS + 1)))
+    # No missing cell among 500 rows
+    assert after.fixed[:, place] == pytest.approx(-2 * math.log(ROWS + 2))
     column = encoding.described[place]
     width = math.log(column.spread) if column.kind == "whole" else 0.0  # a mass over the step's width
-    assert before.fixed[:, place] == pytest.approx(math.log(1 - 0.5 / (ROWS + 1)) + width)
+    assert before.fixed[:, place] == pytest.approx(math.log(1 - 1 / (ROWS + 2) ** 2) + width)
 
 
 def test_a_missing_cell_where_many_are_missing_costs_nothing_and_is_counted(encoding: TableEncoding) -> None:
@@ -178,7 +179,7 @@ def test_missing_cells_cost_where_fewer_than_one_in_a_hundred_was_missing(missin
     values[:missing] = np.nan
     encoding = fitted(pa.table({"x": values, "y": np.arange(1000.0)}))
     cost = encoding.encode(pa.table({"x": [math.nan, 0.0], "y": [1.0, 1.0]})).fixed[:, 0]
-    rate = (missing + 0.5) / 1001
+    rate = (missing + 0.5) / 1001 if missing else 1 / 1002**2  # Jeffreys' prior; a law may be broken
     assert cost.tolist() == pytest.approx([math.log(rate), math.log(1 - rate)] if rare else [0, 0])
 
 
@@ -203,10 +204,12 @@ def test_a_constant_column_that_changed_costs_and_is_counted(
     before, after = encoding.encode(shop()), encoding.encode(changed(shop(), name, value))
     place = list(encoding.columns).index(name)
     assert (after.n_unseen == before.n_unseen + 1).all()
-    # Laplace's rule of succession: a value unlike 500 that were all alike has the probability 1 / 502
-    there = math.log(1 - 0.5 / (ROWS + 1))
-    assert after.fixed[:, place] == pytest.approx(math.log(1 / (ROWS + 2)) + there)
-    assert before.fixed[:, place] == pytest.approx(math.log((ROWS + 1) / (ROWS + 2)) + there)
+    # With even odds for a law, what would break it after 500 rows has the probability 1 / 502^2: a change,
+    # and a missing cell
+    broken = 1 / (ROWS + 2) ** 2
+    there = math.log(1 - broken)
+    assert after.fixed[:, place] == pytest.approx(math.log(broken) + there)
+    assert before.fixed[:, place] == pytest.approx(2 * there)
 
 
 def test_a_constant_column_that_is_missing_costs_and_is_counted(encoding: TableEncoding) -> None:
@@ -214,7 +217,18 @@ def test_a_constant_column_that_is_missing_costs_and_is_counted(encoding: TableE
     after = encoding.encode(changed(shop(), "shop", None))
     assert (after.n_missing - encoding.encode(shop()).n_missing == 1).all()
     assert (after.n_unseen == 0).all()
-    assert after.fixed[:, place] == pytest.approx(math.log(0.5 / (ROWS + 1)))
+    assert after.fixed[:, place] == pytest.approx(-2 * math.log(ROWS + 2))
+
+
+def test_the_odds_of_a_law_are_those_of_its_prior() -> None:
+    n = 40
+    column = Column("x", "int64", rows=n, lawful=True)
+    rate = np.linspace(0, 1, 200_001)
+    by_rate = np.trapezoid(0.5 * (1 - rate) ** n, rate)  # evidence where a rate, uniform beforehand, is unknown
+    odds_of_none = by_rate / (0.5 + by_rate)
+    next_one = np.trapezoid(0.5 * (1 - rate) ** n * rate, rate) / by_rate
+    assert math.exp(column.never) == pytest.approx(odds_of_none * next_one, rel=1e-6)
+    assert math.exp(replace(column, lawful=False).never) == pytest.approx(next_one, rel=1e-6)
 
 
 def test_huge_whole_constants_differ_in_their_last_digit() -> None:
@@ -233,7 +247,7 @@ def test_a_value_in_a_column_that_had_none_costs_and_is_counted(empty: pa.Array)
     encoded = encoding.encode(pa.table({"e": [None, math.nan, 4.0], "x": [1.0] * 3}))
     assert encoded.n_unseen.tolist() == [0, 0, 1]
     assert encoded.n_missing.tolist() == [0, 0, 0]
-    assert encoded.fixed[:, 0] == pytest.approx([math.log(61 / 62), math.log(61 / 62), math.log(1 / 62)])
+    assert encoded.fixed[:, 0] == pytest.approx([math.log(1 - 62**-2)] * 2 + [-2 * math.log(62)])
 
 
 @pytest.mark.parametrize("preset", ["default", "lecture"])

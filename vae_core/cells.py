@@ -58,7 +58,7 @@ def codes_of(column: Column, array: pa.ChunkedArray) -> tuple[np.ndarray, np.nda
 def fixed_nats(column: Column, array: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Nats of a column without variation in training, and which cells are missing and which differ from it.
 
-    A value unlike all of training's costs log(n + 2) nats (Laplace's rule), a missing cell where it was rare
+    A value unlike all of training's has the log-probability `column.never`, a missing cell where it was rare
     the log of its rate.
     """
     if pa.types.is_floating(array.type):
@@ -74,7 +74,7 @@ def fixed_nats(column: Column, array: pa.ChunkedArray) -> tuple[np.ndarray, np.n
         differs = ~missing & (values != column.minimum)
     else:
         differs = np.asarray(pc.fill_null(pc.not_equal(texts(array), pa.scalar(column.constant)), False))
-    nats = np.where(differs, -math.log(column.rows + 2), math.log1p(-1 / (column.rows + 2)))
+    nats = np.where(differs, column.never, math.log1p(-math.exp(column.never)))
     if column.kind == "constant":
         nats = np.where(missing, 0.0, nats) + missing_nats(column, missing)
     return nats, missing, differs

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vae_core.arrow import numbers, texts, type_name, vector_width, without_vector
+from vae_core.chance import private_generator
 from vae_core.errors import InputError, columns_here, nearest
 
 __all__ = ["KINDS", "Column", "describe", "numbers", "texts", "type_name"]
@@ -71,6 +72,7 @@ class Column:
     counts: list[int] = field(default_factory=list)
     apart: str = ""  # why the column, though of a kind that can be modelled, is left to break ties
     temper: float = 0.0  # of a column set apart: the power of its shares in the score; 0 in older models
+    lawful: bool = False  # whether "always so in training" may be a law; False in older models
 
     @property
     def observed(self) -> int:
@@ -94,8 +96,20 @@ class Column:
 
     @property
     def missing_rate(self) -> float:
-        """Smoothed share of missing cells in training (Jeffreys' prior): never 0 or 1."""
+        """Smoothed share of missing cells in training (Jeffreys' prior): never 0 or 1. See `never`."""
+        if not self.missing and self.lawful:
+            return math.exp(self.never)
         return (self.missing + 0.5) / (self.rows + 1)
+
+    @property
+    def never(self) -> float:
+        """log P of what none of training's n rows had, in nats: -2 log(n + 2), in older models -log(n + 2).
+
+        Laplace's rule gives 1 / (n + 2) to a rate of which nothing is known. With even odds beforehand that
+        there is a law, a rate of 0, the law's odds after n rows are n + 1 to 1 (Jeffreys 1961, section 3.2):
+        what would break it has the probability 1 / (n + 2)^2.
+        """
+        return (-2 if self.lawful else -1) * math.log(self.rows + 2)
 
     @property
     def missing_is_rare(self) -> bool:
@@ -115,7 +129,7 @@ class _Accumulator:
     """Exact moments, range and missing count of one column, and its values' counts while they are few."""
 
     def __init__(self, name: str, type_: pa.DataType) -> None:
-        self.column = Column(name, type_name(type_))
+        self.column = Column(name, type_name(type_), lawful=True)
         self.mean = 0.0
         self.squares = 0.0
         self.counts: Counter[str] | None = Counter()
@@ -238,7 +252,7 @@ class _RowSample:
     """A uniform sample of rows of a stream: those with the smallest of independent random keys."""
 
     def __init__(self, random_state: int) -> None:
-        self.generator = np.random.default_rng(random_state)
+        self.generator = private_generator("sample of rows", random_state)
         self.batches: list[pa.RecordBatch] = []
         self.keys: list[np.ndarray] = []
         self.held = self.rows = 0

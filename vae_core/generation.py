@@ -8,6 +8,7 @@ import torch
 
 from vae_core.arrow import TYPES
 from vae_core.cells import DAY, periodic, typed
+from vae_core.chance import private_generator
 from vae_core.columns import Column
 from vae_core.likelihoods import class_log_probabilities
 from vae_core.scoring import FittedModel
@@ -32,7 +33,7 @@ def sample(
     if n < 0:
         raise ValueError(f"n must be 0 or more; got {n}")
     generator = torch.Generator().manual_seed(random_state)
-    numpy_generator = np.random.default_rng(random_state)
+    numpy_generator = private_generator("generation", random_state)
     encoding, architecture = model.encoding, model.vae.architecture
     stamps = _timestamps(model, n, numpy_generator)
     context = torch.from_numpy(periodic(stamps, encoding.periods)) if encoding.periods else torch.zeros(n, 0)

@@ -14,6 +14,8 @@ from scipy.linalg import cho_factor, cho_solve, eigh
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from vae_core.chance import private_generator
+
 __all__ = ["ProbabilisticPCA"]
 
 SMALLEST_NOISE = 1e-9  # share of the largest variance: keeps a density where the data lie in a subspace
@@ -120,6 +122,8 @@ class ProbabilisticPCA(DensityMixin, BaseEstimator):
     ) -> np.ndarray:
         """New records: z ~ N(0, I), x ~ N(W z + mean, noise_variance I): (n_samples, m)."""
         check_is_fitted(self)
+        if isinstance(random_state, (int, np.integer)):
+            random_state = private_generator("generation", random_state)
         generator = np.random.default_rng(random_state)
         z = generator.standard_normal((n_samples, self.components_.shape[1]))
         noise = generator.standard_normal((n_samples, len(self.mean_))) * math.sqrt(self.noise_variance_)

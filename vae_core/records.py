@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from vae_core.arrow import numbers, texts, vectors
+from vae_core.chance import private_generator
 from vae_core.encoding import Encoded, TableEncoding
 from vae_core.errors import InputError
 
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 MOST_CELLS = 20_000_000
+SPLIT = "what is held out"
 FEWEST_TO_SPLIT = 50  # with fewer records all of them are fitted, and nothing is calibrated
 NONE_HELD_OUT = (
     f"X has {{}} records, too few to hold some out (from {FEWEST_TO_SPLIT} on): predict goes by the fitted "
@@ -70,7 +72,7 @@ def gather(
     too, so that two versions can be compared on records that neither has seen. With `know_all` the identities
     are those of all records but the ones held out: they will be trained on.
     """
-    generator = np.random.default_rng(random_state + 1)
+    generator = private_generator(SPLIT, random_state)
     most = max(1000, most_cells // max(1, len(encoding.features)))
     everyone: list[np.ndarray] = []
     kept: list[Encoded] = []
@@ -113,7 +115,7 @@ def split_rows(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows of a stream, by number, as `gather` splits it: to fit, to choose, to calibrate. In random order,
     so that the first of the fitted ones are a uniform sample; of a sample none that is held out is fitted."""
-    generator = np.random.default_rng(random_state + 1)
+    generator = private_generator(SPLIT, random_state)
     keys = np.concatenate([_keys(identities(batch), batch.num_rows, generator) for batch in batches])
     selection, calibration = _sizes(len(keys), selection_fraction, calibration_fraction)
     order = np.argsort(keys, kind="stable")
