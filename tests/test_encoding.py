@@ -224,7 +224,7 @@ def test_the_odds_of_a_law_are_those_of_its_prior() -> None:
     n = 40
     column = Column("x", "int64", rows=n, lawful=True)
     rate = np.linspace(0, 1, 200_001)
-    by_rate = np.trapezoid(0.5 * (1 - rate) ** n, rate)  # evidence where a rate, uniform beforehand, is unknown
+    by_rate = np.trapezoid(0.5 * (1 - rate) ** n, rate)  # evidence of a rate that is uniform beforehand
     odds_of_none = by_rate / (0.5 + by_rate)
     next_one = np.trapezoid(0.5 * (1 - rate) ** n * rate, rate) / by_rate
     assert math.exp(column.never) == pytest.approx(odds_of_none * next_one, rel=1e-6)

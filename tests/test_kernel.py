@@ -26,7 +26,8 @@ Of = Callable[[KernelDensity], KernelDensity]
 
 
 def density(member: KernelDensity, values: np.ndarray) -> np.ndarray:
-    return np.exp(member.score(values, np.ones(values.shape, bool)))
+    """P(x), every kernel heard: the score of what is no exemplar."""
+    return np.exp(member.scores([member], values, np.ones(values.shape, bool), own=True)[0])
 
 
 def two_humps(rows: int = 300) -> np.ndarray:
@@ -102,8 +103,42 @@ def test_a_missing_cell_is_integrated_out() -> None:
     member = fitted(values, REAL, BOOLEAN, CLASS, mask=mask)
     x = np.linspace(-12, 12, 20_001)
     whole = np.trapezoid(density(member, np.c_[x, np.ones_like(x), np.full_like(x, 2)]), x)
-    without = member.score(np.array([[0.0, 1.0, 2.0]]), np.array([[False, True, True]]))
+    record, mask = np.array([[0.0, 1.0, 2.0]]), np.array([[False, True, True]])
+    without = member.scores([member], record, mask, own=True)[0]
     assert np.exp(without[0]) == pytest.approx(whole, rel=1e-9)
+
+
+def test_no_exemplar_hears_its_own_kernel() -> None:
+    """With missing cells, classes and one record that is there twice: what the other exemplars say."""
+    values, mask = mixed()
+    values[1], mask[1] = values[0], mask[0]
+    member = fitted(values, REAL, BOOLEAN, CLASS, mask=mask)
+    own = member.exemplars[:50], member.observed[:50]
+    told = member.score(*own)
+    for i in range(50):
+        others = np.arange(len(member.exemplars)) != i
+        rest = KernelDensity(
+            member.exemplars[others],
+            member.observed[others],
+            member.widths[others],
+            member.scales,
+            member.shares,
+            member.features,
+        )
+        record = own[0][i : i + 1], own[1][i : i + 1]
+        heard = rest.scores([rest], *record, own=True)[0] + np.log(1 - 1 / len(member.exemplars))
+        assert told[i] == pytest.approx(heard[0], rel=1e-9)
+
+
+def test_a_record_that_is_no_exemplar_hears_all_of_them_and_none_gets_more_than_its_density() -> None:
+    values, mask = mixed()
+    member = fitted(values, REAL, BOOLEAN, CLASS, mask=mask)
+    known = np.ones(3, bool)
+    fresh = np.array([[0.123456789, 1, 2], [5.0, 0, 3], [-1e5, 1, 0]])
+    everyone = np.r_[member.exemplars, fresh], np.r_[member.observed, np.tile(known, (3, 1))]
+    told, density_ = member.score(*everyone), member.scores([member], *everyone, own=True)[0]
+    np.testing.assert_array_equal(told[-3:], density_[-3:])
+    assert (told <= density_).all() and (told[:-3] < density_[:-3]).mean() > 0.9
 
 
 def test_it_is_the_mixture_that_scipy_makes_of_its_kernels() -> None:

@@ -19,7 +19,7 @@ NORMAL_90 = 1.2815515655446004  # the standard normal's 90 % point: low to high 
 COVERED = 0.8
 # Cells that are hidden to learn how wide the ranges must be; of wide tables fewer, since each costs a record.
 MOST_HIDDEN, MOST_OUTPUTS, AT_ONCE = 20_000, 4_000_000, 2048
-OF_ALL = 50  # cells of all columns that each column's own are joined with
+OF_ALL = 10  # cells of all columns that each column's own are joined with
 
 
 def expected_given_others(

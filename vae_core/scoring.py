@@ -126,7 +126,8 @@ class FittedModel:
         own = Calibration(typical=self.calibration.typical)  # two of several members: scores, but no p-values
         calibration = self.alone.get(next(iter(kept)), own) if len(kept) == 1 else own
         calibration = replace(calibration, ranges=self.calibration.ranges)
-        return replace(self, weights=weights, calibration=calibration, alone={})
+        alone = {name: known for name, known in self.alone.items() if name in kept}
+        return replace(self, weights=weights, calibration=calibration, alone=alone)
 
     @property
     def tilted(self) -> bool:
@@ -136,9 +137,10 @@ class FittedModel:
     def untilted(self) -> FittedModel:
         """The same model with the weighted mean of its members' bounds as they are: a tighter bound.
 
-        Its p-values mean nothing: the calibration is the tilted one's.
+        Without p-values where it was tilted: the calibration is of tilted scores.
         """
-        return replace(self, tilts={})
+        own = replace(self.calibration, scores=np.empty(0)) if self.tilted else self.calibration
+        return replace(self, tilts={}, calibration=own)
 
     def score(self, table: pa.Table | pa.RecordBatch, *, draws: int | None = None) -> Scores:
         """Bounds of each record of a table with the encoding's columns: figures of that record alone.

@@ -16,6 +16,7 @@ import numpy as np
 __all__ = ["Tilt"]
 
 NO_SPREAD = 1e-6  # nats
+LEAST = 0.3  # of the spread of the bounds that differ: below it, many records that are alike hide the spread
 FARTHEST = 10.0  # spreads below the usual bound: from there on log f falls in proportion
 
 
@@ -24,13 +25,18 @@ class Tilt:
     """How a member's bounds are lowered, in nats; learnt from its bounds on training records."""
 
     usual: float  # their median
-    spread: float  # their interquartile range
+    spread: float  # their interquartile range, see `of`
 
     @classmethod
     def of(cls, bounds: np.ndarray) -> Self:
-        """From a member's bounds on training records: (n,)."""
+        """From a member's bounds on training records: (n,).
+
+        Where half of the records are alike (a machine at rest), the interquartile range is nearly 0 and says
+        nothing of the others: three tenths of that of the different bounds is the least.
+        """
         low, usual, high = np.quantile(bounds, [0.25, 0.5, 0.75])
-        return cls(float(usual), max(float(high - low), NO_SPREAD))
+        first, last = np.quantile(np.unique(bounds.round(6)), [0.25, 0.75])
+        return cls(float(usual), max(float(high - low), LEAST * float(last - first), NO_SPREAD))
 
     def log_factor(self, bound: np.ndarray) -> np.ndarray:
         """log f, what bounds are lowered by: -(usual - bound)^2 / spread below the usual: (n,) -> (n,)."""

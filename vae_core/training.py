@@ -26,7 +26,7 @@ from vae_core.linear_start import set_input_scaling, start_linear
 from vae_core.minibatches import InMemory, Minibatches, Stream, Streamed, tensors
 from vae_core.model import VAE, Architecture
 from vae_core.records import MOST_CELLS, STREAM_CELLS, TrainingRecords, check_enough, gather
-from vae_core.scoring import BLOCKS, FittedModel
+from vae_core.scoring import BLOCKS, Contributions, FittedModel
 
 __all__ = ["Progress", "Settings", "TrainingStopped", "fit", "trimmed_mean"]
 
@@ -258,7 +258,7 @@ def _finish(encoding: TableEncoding, records: TrainingRecords, settings: Setting
     model.alone = {
         name: _calibrate(model.with_members([name]), records) for name in model.weights if model.companions
     }
-    model.calibration = _calibrate(model, records)
+    model.calibration = _calibrate(model, records, parts)
     heldout = len(records.calibration.values) > 0
     if heldout:
         model.calibration.ranges = range_factors(
@@ -292,9 +292,11 @@ def _companion_weights(settings: Settings) -> dict[str, float | None]:
     }
 
 
-def _calibrate(model: FittedModel, records: TrainingRecords) -> Calibration:
+def _calibrate(
+    model: FittedModel, records: TrainingRecords, parts: Contributions | None = None
+) -> Calibration:
     """Scores of held-out records (of the fitted ones if none are), and each contribution's median there."""
-    parts = model.evaluate(records.reference())
+    parts = parts or model.evaluate(records.reference())
     typical = dict(zip(model.encoding.columns, np.median(parts.nats, axis=0).tolist(), strict=True))
     typical["kl"] = float(np.median(parts.kl_nats))
     heldout = len(records.calibration.values) > 0

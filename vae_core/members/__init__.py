@@ -47,13 +47,16 @@ COMPANIONS: dict[str, type[Companion]] = {
 
 
 def scores_of(
-    companions: Mapping[str, Companion], values: np.ndarray, mask: np.ndarray
+    companions: Mapping[str, Companion], values: np.ndarray, mask: np.ndarray, *, own: bool = False
 ) -> dict[str, np.ndarray]:
-    """Quick scores by name; a kernel density and its crowd share their kernels, the dearest part."""
+    """Quick scores by name; a kernel density and its crowd share their kernels, the dearest part.
+
+    With `own` training records hear their own kernels in a kernel density that has a crowd.
+    """
     found, rest = {}, dict(companions)
     kernel, crowd = rest.get("kernel"), rest.get("crowd")
     if isinstance(kernel, KernelDensity) and isinstance(crowd, Crowd) and kernel.begins_with(crowd):
-        together = kernel.scores([kernel, crowd], values, mask, quick=True)
+        together = kernel.scores([kernel, crowd], values, mask, quick=True, own=own)
         found = dict(zip(("kernel", "crowd"), together, strict=True))
     return found | {
         name: companion.score(values, mask, quick=True)

@@ -29,7 +29,8 @@ class Crowd(KernelDensity):
         """Its first exemplars, a random sample of all, with the widths they have."""
         some = slice(CROWD)
         exemplars, observed, widths = kernel.exemplars[some], kernel.observed[some], kernel.widths[some]
-        return cls(exemplars, observed, widths, kernel.scales, kernel.shares, kernel.features)
+        tables = exemplars, observed, widths, kernel.scales, kernel.shares
+        return cls(*tables, kernel.features, leaves_own=False)  # it is among the nearest
 
     @classmethod
     def fit(cls, *given: Any, **options: Any) -> Crowd:

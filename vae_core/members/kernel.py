@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vae_core.encoding import Feature
+from vae_core.members.own import ABSENT, Places, leave_out
 
 __all__ = ["KernelDensity"]
 
@@ -26,7 +27,6 @@ TRIMMED = 0.02  # the least likely records do not choose the width: a lone one w
 FAR = 1e3  # standardised units from where distances grow logarithmically
 TILE = 128  # rows computed at once, always: a record's bits do not depend on its neighbours
 TINY = 1e-300
-ABSENT = -1e300  # log weight of an exemplar that is not there: finite, since 0 times infinity is not 0
 LOG_2PI = math.log(2 * math.pi)
 LOG_2 = math.log(2)
 FAINTEST = -100.0  # bits below the largest kernel: what is less costs time and changes nothing
@@ -69,7 +69,8 @@ class KernelDensity:
     its Jacobian, so that the density stays normalised and finite. In nats, in the VAE's base measure. Low =
     anomalous.
 
-    It holds training records. Leave-one-out is for fitting only: a score knows values, not identities.
+    It holds training records. A record that is one of them does not hear its own kernel, so that none
+    vouches for itself: a sum without a term is a lower bound, and what the record would get were it new.
     """
 
     def __init__(
@@ -80,6 +81,8 @@ class KernelDensity:
         scales: np.ndarray,
         shares: np.ndarray,
         features: Sequence[Feature],
+        *,
+        leaves_own: bool = True,
     ) -> None:
         self.exemplars = exemplars  # (N, m) float64: model values of the exemplars
         self.observed = observed  # (N, m) bool
@@ -87,7 +90,9 @@ class KernelDensity:
         self.scales = scales  # (m,): c_j of numeric features; the mixing l in place of a discrete one's
         self.shares = shares  # (sum of classes,): smoothed shares of the discrete features' classes
         self.features = list(features)
+        self.leaves_own = leaves_own  # whether a record's own kernel is left out: False in older models
         self.layout = _Layout.of(features)
+        self._known: Places | None = None  # made when it is needed
         self._tables()
 
     @classmethod
@@ -131,14 +136,26 @@ class KernelDensity:
         return self.scores([self], values, mask, quick=quick)[0]
 
     def scores(
-        self, heard: Sequence[KernelDensity], values: np.ndarray, mask: np.ndarray, *, quick: bool = False
+        self,
+        heard: Sequence[KernelDensity],
+        values: np.ndarray,
+        mask: np.ndarray,
+        *,
+        quick: bool = False,
+        own: bool = False,
     ) -> list[np.ndarray]:
-        """The scores of several whose exemplars are this one's first ones, from one matrix product a tile."""
+        """The scores of several whose exemplars are this one's first ones, from one matrix product a tile.
+
+        With `own` records hear their own kernels too: log P(x) as it is.
+        """
         totals = [np.zeros(len(values)) for _ in heard]
         joint = torch.empty(TILE, self.long.shape[1], dtype=torch.float64)  # one for all tiles
+        places = None if own else self._places(values, mask)
         for rows, design, table in self._tiles(values, mask):
             torch.mm(design, table, out=joint)
             for total, member in sorted(zip(totals, heard, strict=True), key=lambda pair: pair[1] is self):
+                if member is self and places is not None:
+                    leave_out(joint, places[rows])
                 total[rows] = member._sum(joint, quick)[: len(rows)].numpy()  # the last one uses it up
         jacobian = self._jacobian(values, mask).sum(1)
         return [total + jacobian for total in totals]
@@ -163,8 +180,11 @@ class KernelDensity:
         exemplar's number at its exact posterior.
         """
         terms, kl = np.zeros(values.shape), np.zeros(len(values))
+        places = self._places(values, mask)
         for rows, design, table in self._tiles(values, mask):
             joint = design @ table
+            if places is not None:
+                leave_out(joint, places[rows])
             total = self._sum(joint.clone(), quick)
             own = self._by_feature(design, self._responsibilities(joint, total))[: len(rows)]
             terms[rows] = own
@@ -179,13 +199,25 @@ class KernelDensity:
             "widths": self.widths,
             "scales": self.scales,
             "shares": self.shares,
+            "leaves_own": np.array([self.leaves_own]),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], features: Sequence[Feature]) -> Self:
         exemplars = arrays["exemplars"].astype(np.float64)
         observed, widths = arrays["observed"], arrays["widths"]
-        return cls(exemplars, observed, widths, arrays["scales"], arrays["shares"], features)
+        leaves_own = bool(arrays["leaves_own"][0]) if "leaves_own" in arrays else False
+        tables = exemplars, observed, widths, arrays["scales"], arrays["shares"]
+        return cls(*tables, features, leaves_own=leaves_own)
+
+    def _places(self, values: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+        """Which exemplar a record is, or -1: (n,). None where own kernels are heard."""
+        if not self.leaves_own or len(self.exemplars) < 2:
+            return None
+        self._known = self._known or Places(self.exemplars, self.observed)
+        x = values.copy()
+        x[:, self.layout.numeric] = compressed(values[:, self.layout.numeric])[0]
+        return self._known.find(x, mask)
 
     # A record's log kernels with all exemplars are one matrix product, design (TILE, q) times table (q, N),
     # in bits: powers of 2 are cheaper than those of e.
