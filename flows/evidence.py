@@ -179,7 +179,7 @@ def other_measure(one: FittedModel, other: FittedModel) -> str:
 def in_user_units(model: FittedModel, table: pa.Table) -> np.ndarray:
     """The bound of each record as a density in the user's units over its observed columns: (n,), nats.
 
-    Untilted: as tight as it can be, and no mean is one record's squared distance.
+    Untilted: a tighter bound, and no mean is one record's squared distance.
     """
     encoding = model.encoding
     widths = np.array(encoding.log_units)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
+from sklearn.metrics import roc_auc_score
 from scipy.stats import norm
 
 from vae_core import training
+from vae_core.detector import VAEDetector
 from vae_core.members import Crowd, KernelDensity, scores_of
 from vae_core.scoring import FittedModel
 from vae_core.tilt import FARTHEST, Tilt
@@ -91,3 +94,47 @@ def test_a_kernel_density_and_its_crowd_say_together_what_each_says_alone(model:
     for name, companion in model.companions.items():
         alone = companion.score(encoded.values, mask, quick=True)
         np.testing.assert_allclose(together[name], alone, rtol=1e-6, atol=1e-6)
+
+
+def test_the_spread_is_that_of_records_that_differ_where_most_are_alike() -> None:
+    bounds = np.r_[np.full(800, -1.0), np.random.default_rng(0).normal(-9, 3, 200)]
+    assert Tilt.of(bounds).usual == -1
+    assert Tilt.of(bounds).spread > 0.5
+    other = np.random.default_rng(0).normal(size=1000)
+    assert Tilt.of(other).spread == pytest.approx(np.subtract(*np.quantile(other, [0.75, 0.25])))
+
+
+def test_a_machine_at_rest_does_not_blind_the_model() -> None:
+    """Four records in five are one and the same; in a strange one a and b contradict each other."""
+    r = np.random.default_rng([0, 5])
+
+    def running(rows: int) -> pd.DataFrame:
+        a = r.normal(size=rows)
+        return pd.DataFrame({"a": a, "b": 2 * a + 0.3 * r.normal(size=rows), "c": r.normal(size=rows)})
+
+    known, new = running(2000), running(1000)
+    known[r.random(2000) < 0.8] = 0.0
+    strange = np.arange(1000) < 100
+    new.loc[strange, "b"] *= -1
+    detector = VAEDetector(steps=300, hidden=(32,)).fit(known)
+    assert roc_auc_score(strange, -detector.score_samples(new)) > 0.8  # .67 with spreads of nothing
+
+
+def test_without_the_tilt_there_are_no_p_values_and_members_of_members_keep_theirs(
+    model: FittedModel,
+) -> None:
+    assert np.isfinite(model.score(table()).p_value).any()
+    assert np.isnan(model.untilted().score(table()).p_value).all()
+    direct, nested = model.with_members(["vae"]), model.with_members(["vae", "kernel"]).with_members(["vae"])
+    np.testing.assert_array_equal(direct.score(table()).p_value, nested.score(table()).p_value)
+
+
+def test_records_held_out_from_training_are_not_the_top_of_a_table_that_holds_both() -> None:
+    """A tenth of 500 alike records is held out, so a tenth of the first 50, give or take 2 (4 %)."""
+    table_ = pd.DataFrame(np.random.default_rng([0, 6]).normal(size=(500, 20)))
+    detector = VAEDetector(steps=200, hidden=(32,)).fit(table_)
+    scores = -detector.score_samples(table_)
+    calibrated = detector.model_.calibration.scores
+    held_out = np.isclose(scores[:, None], calibrated[None, :], rtol=0, atol=1e-6).any(1)
+    assert held_out.sum() == 50
+    assert held_out[np.argsort(-scores)[:50]].sum() < 5 + 5 * 2.1

@@ -17,7 +17,7 @@ import torch
 from tests.toy_tables import changed, mixed_table, trained
 from vae_core.encoding import TableEncoding
 from vae_core.errors import InputError
-from vae_core.records import gather, hash_numbers
+from vae_core.records import gather, hash_numbers, split_rows
 from vae_core.scoring import FittedModel
 from vae_core.training import Progress, Settings, TrainingStopped, fit
 
@@ -291,3 +291,14 @@ def test_both_ways_to_positive_variances_learn(preset: str, positivity: str) -> 
     history = [entry["heldout_elbo"] for entry in model.summary["history"]]
     assert max(history) > history[0]
     assert np.isfinite(model.score(ring(50, seed=1)).anomaly_score).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_held_out_does_not_follow_a_users_own_random_numbers(seed: int) -> None:
+    """Tables made up with numpy's generator and a small seed: held out at random all the same."""
+    for own in range(4):
+        x = np.random.default_rng(own).random(1000)
+        batches = pa.table({"x": x, "y": x[::-1]}).to_batches()
+        _, selection, calibration = split_rows(iter(batches), 0.1, 0.1, seed)
+        for some in (selection, calibration):
+            assert 0.3 < x[some].mean() < 0.7  # of 100: half, give or take .03

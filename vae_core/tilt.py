@@ -17,7 +17,7 @@ __all__ = ["Tilt"]
 
 NO_SPREAD = 1e-6  # nats
 LEAST = 0.3  # of the spread of the bounds that differ: below it, many records that are alike hide the spread
-FARTHEST = 10.0  # spreads below the usual bound: from there on log f falls in proportion
+FARTHEST = 10.0  # spreads below the usual bound: from there on log f falls along its tangent
 
 
 @dataclass(frozen=True)
