@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from sklearn.metrics import roc_auc_score
 from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
 
 from vae_core import training
 from vae_core.detector import VAEDetector
