@@ -23,7 +23,7 @@ MOST_COMPARED = 2000  # training records whose bounds say how far a member's bou
 # How often a balanced member counts. The crowd and the VAE count most: the crowd alone does not take the word
 # of anomalies for each other; the VAE alone knows how columns hang together beyond the training records,
 # which is where planted errors of single cells show.
-COUNTS = {"vae": 6.0, "columns": 3.0, "kernel": 4.0, "crowd": 10.0}
+COUNTS = {"vae": 6.0, "columns": 2.0, "kernel": 4.0, "crowd": 8.0}
 
 
 def with_companions(
