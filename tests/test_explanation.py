@@ -174,15 +174,17 @@ def test_a_missing_cell_is_blamed_for_what_it_makes_of_its_relatives() -> None:
             "free": r.normal(size=3000),
         }
     )
-    model = training.fit(
-        lambda: iter(table.to_batches()), settings=training.Settings(steps=600, hidden=(32,))
-    )
     record = pa.table({"a": pa.array([None], pa.float64()), "b": [10.0], "sum": [22.0], "free": [0.0]})
-    told = explain(model, record)
-    first = told["reasons"].to_pylist()[0][0]
-    assert (first["feature"], first["value"]) == ("a", "missing")
-    assert float(first["expected"]) == pytest.approx(12, abs=1)
-    assert told["why"][0].as_py().startswith("a missing, expected 1")
+    blamed = 0  # two repairs mend it, a cell in place of the missing one or another sum: no seed decides
+    for seed in range(3):
+        settings = training.Settings(steps=600, hidden=(32,), random_state=seed)
+        told = explain(training.fit(lambda: iter(table.to_batches()), settings=settings), record)
+        first = told["reasons"].to_pylist()[0][0]
+        if (first["feature"], first["value"]) == ("a", "missing"):
+            blamed += 1
+            assert float(first["expected"]) == pytest.approx(12, abs=1)
+            assert told["why"][0].as_py().startswith("a missing, expected 1")
+    assert blamed >= 2
 
 
 def test_a_missing_cell_that_is_no_surprise_takes_no_place(model: FittedModel) -> None:

@@ -257,7 +257,9 @@ def test_constant_and_empty_columns_are_learnt_as_such_and_a_surprise_in_them_co
     for name, value in (("always", 8.0), ("never", 1.0)):
         surprising = changed(table, name, np.full(100, value))
         odd = plain.score(surprising)
-        np.testing.assert_allclose(odd.anomaly_score - usual.anomaly_score, np.log(102**2 - 1), rtol=1e-6)  # the odds
+        np.testing.assert_allclose(
+            odd.anomaly_score - usual.anomaly_score, np.log(102**2 - 1), rtol=1e-6
+        )  # the odds
         assert (model.score(surprising).bound <= odd.bound).all()
 
 

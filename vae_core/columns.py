@@ -97,17 +97,15 @@ class Column:
     @property
     def missing_rate(self) -> float:
         """Smoothed share of missing cells in training (Jeffreys' prior): never 0 or 1. See `never`."""
-        if not self.missing and self.lawful:
-            return math.exp(self.never)
-        return (self.missing + 0.5) / (self.rows + 1)
+        lawful = self.lawful and not self.missing
+        return math.exp(self.never) if lawful else (self.missing + 0.5) / (self.rows + 1)
 
     @property
     def never(self) -> float:
         """log P of what none of training's n rows had, in nats: -2 log(n + 2), in older models -log(n + 2).
 
-        Laplace's rule gives 1 / (n + 2) to a rate of which nothing is known. With even odds beforehand that
-        there is a law, a rate of 0, the law's odds after n rows are n + 1 to 1 (Jeffreys 1961, section 3.2):
-        what would break it has the probability 1 / (n + 2)^2.
+        Laplace's rule has 1 / (n + 2). With even odds beforehand for a law, a rate of 0, its odds are n + 1
+        to 1 after n rows (Jeffreys 1961, section 3.2): what would break it has 1 / (n + 2)^2.
         """
         return (-2 if self.lawful else -1) * math.log(self.rows + 2)
 

@@ -204,19 +204,17 @@ class KernelDensity:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], features: Sequence[Feature]) -> Self:
-        exemplars = arrays["exemplars"].astype(np.float64)
-        observed, widths = arrays["observed"], arrays["widths"]
-        leaves_own = bool(arrays["leaves_own"][0]) if "leaves_own" in arrays else False
-        tables = exemplars, observed, widths, arrays["scales"], arrays["shares"]
-        return cls(*tables, features, leaves_own=leaves_own)
+        exemplars, leaves_own = arrays["exemplars"].astype(np.float64), arrays.get("leaves_own", [False])[0]
+        tables = (arrays[name] for name in ("observed", "widths", "scales", "shares"))
+        return cls(exemplars, *tables, features, leaves_own=bool(leaves_own))
 
     def _places(self, values: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
         """Which exemplar a record is, or -1: (n,). None where own kernels are heard."""
         if not self.leaves_own or len(self.exemplars) < 2:
             return None
         self._known = self._known or Places(self.exemplars, self.observed)
-        x = values.copy()
-        x[:, self.layout.numeric] = compressed(values[:, self.layout.numeric])[0]
+        x, numeric = values.copy(), self.layout.numeric
+        x[:, numeric] = compressed(values[:, numeric])[0]
         return self._known.find(x, mask)
 
     # A record's log kernels with all exemplars are one matrix product, design (TILE, q) times table (q, N),
