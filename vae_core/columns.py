@@ -72,7 +72,7 @@ class Column:
     counts: list[int] = field(default_factory=list)
     apart: str = ""  # why the column, though of a kind that can be modelled, is left to break ties
     temper: float = 0.0  # of a column set apart: the power of its shares in the score; 0 in older models
-    lawful: bool = False  # whether "always so in training" may be a law; False in older models
+    lawful: bool = False  # see `never`
 
     @property
     def observed(self) -> int:
@@ -395,7 +395,6 @@ def _checked(kind: str, column: Column, inferred: str, values: np.ndarray) -> st
     if inferred == "empty" and kind in (*MODELLED, "vector", "timestamp"):
         return "empty"
     if not fits.get(kind, True):
-        raise InputError(
-            f"a column of type {column.type} with these values cannot be used as {kind}", column=column.name
-        )
+        wrong = f"a column of type {column.type} with these values cannot be used as {kind}"
+        raise InputError(wrong, column=column.name)
     return kind

@@ -204,9 +204,9 @@ class KernelDensity:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], features: Sequence[Feature]) -> Self:
-        exemplars, leaves_own = arrays["exemplars"].astype(np.float64), arrays.get("leaves_own", [False])[0]
-        tables = (arrays[name] for name in ("observed", "widths", "scales", "shares"))
-        return cls(exemplars, *tables, features, leaves_own=bool(leaves_own))
+        known, leaves_own = arrays["exemplars"].astype(np.float64), arrays.get("leaves_own", np.zeros(1))
+        tables = known, arrays["observed"], arrays["widths"], arrays["scales"], arrays["shares"]
+        return cls(*tables, features, leaves_own=bool(leaves_own[0]))
 
     def _places(self, values: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
         """Which exemplar a record is, or -1: (n,). None where own kernels are heard."""
