@@ -57,6 +57,7 @@ ORDER = (
     "columns",
     "arrow",
     "ppca",
+    "chance",
     "realism",
     "model",
     "networks",

@@ -115,7 +115,7 @@ def test_judgements_mark_later_reports_and_confirmed_anomalies_are_not_trained_o
     training = ["train", "sales.csv", "--name", "later", "--id", "sale", "--steps", "5", "--members", "1"]
     assert main([*training, "--kernel-weight", "0"]) == 0
     told = capsys.readouterr().out
-    assert "Left out: 1 records confirmed as anomalies (--keep-anomalies trains on them)" in told
+    assert "Left out: 1 record confirmed as anomalies (--keep-anomalies trains on them)" in told
     assert main([*training, "--kernel-weight", "0", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert (again["reused"], again["rows"], again["confirmed_left_out"]) == (True, shop.ROWS - 1, 1)
