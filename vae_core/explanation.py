@@ -1,7 +1,8 @@
 """Why a record is strange: each column's surprise in nats, what was expected instead, and one sentence.
 
-The explanation is exact: the bound is the sum of the columns' contributions minus the KL. A column's surprise
-is how far its contribution lies below that column's median on held-out records.
+The explanation is exact: the bound is the sum of the columns' contributions minus the KL and what the tilt
+charges (`tilt_nats`). A column's surprise is how far its contribution lies below that column's median on
+held-out records.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """An objection counts more than in proportion: members' bounds are lowered where they are unusually low.
 
 A member's density p, times f(x) = exp(-(u - b(x))^2 / s) where its bound b lies below the usual one u (f = 1
-elsewhere), over the integral of the product, is a density again: p exponentially tilted towards what is
-usual. f and that integral are at most 1, so b + log f is a lower bound on the log of both, the tilted density
-and p. A record that one member finds far out is then ranked before one that several find a little unusual.
+elsewhere; from `FARTHEST` spreads below, log f goes on along its tangent), over the integral of the product,
+is a density again: p exponentially tilted towards what is usual. f and that integral are at most 1, so
+b + log f is a lower bound on the log of both, the tilted density and p. A record that one member finds far
+out is then ranked before one that several find a little unusual.
 """
 
 from __future__ import annotations

@@ -51,7 +51,8 @@ def scores_of(
 ) -> dict[str, np.ndarray]:
     """Quick scores by name; a kernel density and its crowd share their kernels, the dearest part.
 
-    With `own` training records hear their own kernels in a kernel density that has a crowd.
+    With `own` training records hear their own kernels too (where there is a crowd, as beside every balanced
+    kernel density).
     """
     found, rest = {}, dict(companions)
     kernel, crowd = rest.get("kernel"), rest.get("crowd")
