@@ -164,6 +164,9 @@ CASES: dict[str, Case] = {
     "a NUL byte in a row": case(
         csv('a,b\n1,x\0y\n2,"z\n"\n3,"\0\nw"\n4,v\n'), lambda rows: rows["a"].tolist() == [2, 4]
     ),
+    "a NUL byte in text of a Parquet file": case(
+        {"a.parquet": parquet(a=["v", "x\0y", None])}, lambda rows: rows["a"].tolist()[0] == "v"
+    ),
     "NUL bytes in the header": case({"a.csv": "a,b\n1,x\n".encode("utf-16-le")}),
     "a line break within quotes": case(
         csv('a,b\n1,"x\r\ny"\n2,z\n'), lambda rows: rows["b"].tolist() == ["x\r\ny", "z"]

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +25,8 @@ from vae_core.sources.files import Source
 TIME = st.datetimes(
     datetime.datetime(1700, 1, 1), datetime.datetime(2200, 1, 1), timezones=st.just(datetime.UTC)
 )
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(
+NO_NUL = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+TEXT = st.text(NO_NUL, min_size=1, max_size=8).filter(
     lambda text: text.strip() and text.strip() not in sources.DEFAULT_NULLS
 )
 VALUES = {
@@ -98,6 +100,20 @@ def test_csv_gives_the_very_values_of_parquet(drawn: tuple[pa.Table, dict[str, s
         if len(kept) == table.num_rows or len(types) > 1:
             assert from_csv.equals(table)
             assert from_csv.to_pandas().equals(table.to_pandas())
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_a_nul_byte_in_text_is_quarantined_in_either_format(tmp_path: Path, kind: pa.DataType) -> None:
+    table = pa.table({"a": range(4), "b": pa.array(["v", "x\0y", None, "\0"]).cast(kind)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    (tmp_path / "b.csv").write_text(csv_text(table), encoding="utf-8", newline="")
+    for name in ("a.parquet", "b.csv"):
+        dataset = sources.ingest(tmp_path / name, tmp_path / "store")
+        assert everything(dataset)["b"].to_pylist() == ["v", None]
+        quarantine = pq.read_table(dataset.folder / "quarantine.parquet").to_pylist()
+        assert [(line["row"], line["reason"]) for line in quarantine] == [
+            (row, "a NUL byte stands in the text") for row in (2, 4)
+        ]
 
 
 @given(st.data())

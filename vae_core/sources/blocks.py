@@ -11,6 +11,7 @@ import pyarrow as pa
 from vae_core.errors import InputError, one_line
 
 LONGEST_RAW = 200
+NUL = "a NUL byte stands in the text"  # no text has one: a disk or a copy went wrong there
 RESERVED = ("_record_id", "_source", "_row")
 
 

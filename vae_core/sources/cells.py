@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vae_core.arrow import TYPES, vector_array, vector_width
-from vae_core.sources.blocks import shown
+from vae_core.sources.blocks import NUL, shown
 from vae_core.sources.vectors import are_vectors, vector_cells
 
 NUMBER = r"^[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?$"
@@ -300,6 +300,16 @@ def _holds_an_x(text: pa.Array) -> bool:
     return b"x" in content or b"X" in content
 
 
+def _text_to_text(text: pa.Array) -> Cells:
+    """Text as it is, but for cells with a NUL byte (a CSV row with one does not come this far)."""
+    data = text.buffers()[2]
+    if data is None or np.frombuffer(data, np.uint8).all():
+        return Cells(text, [])
+    bad = pc.match_substring(text, "\0")
+    faults = [fault._replace(reason=NUL) for fault in _faults(bad, text, "")]
+    return Cells(_only(text, pc.invert(bad)), faults)
+
+
 def _same(values: pa.Array) -> Cells:
     return Cells(values, [])
 
@@ -309,7 +319,7 @@ CONVERSIONS: dict[tuple[str, str], Callable[[pa.Array], Cells]] = {
     ("string", "int64"): _text_to_int64,
     ("string", "bool"): _text_to_bool,
     ("string", "timestamp"): _text_to_timestamp,
-    ("string", "string"): _same,
+    ("string", "string"): _text_to_text,
     ("int64", "int64"): lambda values: Cells(values.cast(pa.int64()), []),
     ("int64", "double"): lambda values: Cells(values.cast(pa.float64(), safe=False), []),
     ("int64", "bool"): _number_to_bool,

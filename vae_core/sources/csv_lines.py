@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from vae_core.sources.blocks import NUL
+
 LONGEST_CELL = (
     csv.field_size_limit()
 )  # 131072 characters; a longer "cell" is an unclosed quote, nearly always
 NOT_CLOSED = 'a quote (") is opened and not closed, or stands in the text and is not doubled'
-
-NUL = "a NUL byte stands in the text"  # no text has one: a disk or a copy went wrong there
 
 
 class Broken(NamedTuple):
