@@ -30,7 +30,7 @@ def test_the_bench_runs_on_the_table_that_comes_along_and_saves_what_it_prints(
     saved = json.loads(output.read_text(encoding="utf-8"))
     assert saved["complete"]
     assert {(row["protocol"], row["method"]) for row in saved["summary"]} == {
-        (protocol, name) for protocol in ("semi", "unsup") for name in ("ppca", "knn", "iforest")
+        (protocol, name) for protocol in ("semi", "unsup", "new") for name in ("ppca", "knn", "iforest")
     }
     printed = capsys.readouterr().out
     for row in saved["results"]:
@@ -70,6 +70,15 @@ def test_semi_fits_half_the_normal_records_and_scores_all_the_rest() -> None:
     assert train["row"].min() >= 11, "no anomaly is fitted"
     assert label.sum() == 11
     assert sorted([*train["row"], *test["row"]]) == list(range(101))
+
+
+def test_new_fits_half_of_everything_and_scores_the_other_half() -> None:
+    train, test, label = quality.split(labelled(101, 11), "new", seed=0)
+    assert (train["row"] < 11).sum() == 5
+    assert label.sum() == 6
+    assert sorted([*train["row"], *test["row"]]) == list(range(101))
+    normal = quality.split(labelled(101, 11), "semi", seed=0)[0]
+    assert set(normal["row"]) == set(train["row"][train["row"] >= 11]), "the same normal records as in semi"
 
 
 def test_baselines_see_mixed_columns_as_numbers() -> None:

@@ -6,6 +6,8 @@ are.
 
 - semi: fit on a random half of the normal records, score the other half and all anomalies.
 - unsup: fit and score all records.
+- new: fit on a random half of all records, anomalies at their share, score the other half: what a scheduled job
+  meets whose training data was never cleaned.
 
 The label is never seen in fitting. Figures: AUROC and average precision for each table, their means, the mean
 rank among the methods, and CPU seconds. A method that raises, or gives a score that is not finite, is
@@ -43,7 +45,7 @@ from tests.bench.methods import DEFAULT, METHODS
 from tests.bench.methods import method as method_of
 
 MOST_ROWS, FEWEST_ANOMALIES = 5_000, 20
-PROTOCOLS = ("semi", "unsup")
+PROTOCOLS = ("semi", "unsup", "new")
 
 
 @dataclass(frozen=True)
@@ -107,15 +109,15 @@ def split(table: Labelled, protocol: str, seed: int) -> tuple[pd.DataFrame, pd.D
     """(train, test, label of test). In unsup train is test, the very object."""
     if protocol == "unsup":
         return table.features, table.features, table.label
-    normal = np.random.default_rng([seed, 2]).permutation(np.flatnonzero(table.label == 0))
+    generator = np.random.default_rng([seed, 2])
+    normal, strange = (generator.permutation(np.flatnonzero(table.label == value)) for value in (0, 1))
+    fitted = len(strange) // 2 if protocol == "new" else 0
     half = len(normal) // 2
-    test = np.sort(np.concatenate([normal[half:], np.flatnonzero(table.label == 1)]))
+    train, test = np.r_[normal[:half], strange[:fitted]], np.r_[normal[half:], strange[fitted:]]
+    train.sort()
+    test.sort()
     take = table.features.iloc
-    return (
-        take[np.sort(normal[:half])].reset_index(drop=True),
-        take[test].reset_index(drop=True),
-        table.label[test],
-    )
+    return take[train].reset_index(drop=True), take[test].reset_index(drop=True), table.label[test]
 
 
 def measure(table: Labelled, protocol: str, seed: int, name: str) -> Result:

@@ -27,7 +27,11 @@ TITLES = {
     "ecod": "ECOD",
     "pyod-vae": "PyOD's VAE",
 }
-NAMES = {"semi": "Trained on half of the normal records", "unsup": "Trained on everything"}
+NAMES = {
+    "semi": "Trained on half of the normal records",
+    "unsup": "Trained on everything",
+    "new": "Trained on half of everything",
+}
 
 
 def main(files: list[str]) -> None:
@@ -39,7 +43,8 @@ def main(files: list[str]) -> None:
     frame = pd.DataFrame([vars(r) for r in results])
     order = [*TITLES, *sorted({r.method for r in results} - set(TITLES))]
     methods = [name for name in order if name in set(frame["method"])]
-    for protocol in NAMES:
+    protocols = [name for name in NAMES if name in set(frame["protocol"])]
+    for protocol in protocols:
         chosen = [r for r in results if r.protocol == protocol]
         print(f"\n## {NAMES[protocol]}\n")
         print(
@@ -70,7 +75,7 @@ def main(files: list[str]) -> None:
                 )
             )
         spread(frame[frame["protocol"] == protocol])
-    for protocol in NAMES:
+    for protocol in protocols:
         print(f"\n### {NAMES[protocol]}, table by table\n")
         print(line("table", *(TITLES.get(m, m) for m in methods)))
         print("|" + "---|" * (1 + len(methods)))
