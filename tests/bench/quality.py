@@ -6,8 +6,8 @@ are.
 
 - semi: fit on a random half of the normal records, score the other half and all anomalies.
 - unsup: fit and score all records.
-- new: fit on a random half of all records, anomalies at their share, score the other half: what a scheduled job
-  meets whose training data was never cleaned.
+- new: fit on a random half of all records, anomalies at their share, score the other half: what a scheduled
+  job meets whose training data was never cleaned.
 
 The label is never seen in fitting. Figures: AUROC and average precision for each table, their means, the mean
 rank among the methods, and CPU seconds. A method that raises, or gives a score that is not finite, is
