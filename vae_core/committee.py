@@ -20,10 +20,10 @@ from vae_core.tilt import Tilt
 __all__ = ["with_companions"]
 
 MOST_COMPARED = 2000  # training records whose bounds say how far a member's bounds spread
-# How often a balanced member counts. The crowd and the VAE count most: the crowd alone does not take the word
-# of anomalies for each other; the VAE alone knows how columns hang together beyond the training records,
-# which is where planted errors of single cells show.
-COUNTS = {"vae": 6.0, "columns": 2.0, "kernel": 4.0, "crowd": 8.0}
+# How often a balanced member counts; learnt on half of two suites of tables (docs/quality.md). The crowd and
+# independent columns do not take the word of anomalies for each other; the VAE knows how columns hang
+# together beyond the training records, which is where planted errors of single cells show.
+COUNTS = {"vae": 6.0, "columns": 8.0, "kernel": 4.0, "crowd": 8.0}
 
 
 def with_companions(
