@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.bench import quality
+from tests.bench import keel, quality
 from tests.bench.methods import Numbers, components_for, method
 
 DATA = Path(__file__).resolve().parent.parent / "data"
@@ -112,3 +112,15 @@ def test_a_setting_that_does_not_exist_is_refused() -> None:
         method("elborank:latents=8")
     with pytest.raises(ValueError, match="none of elborank"):
         method("autoencoder")
+
+
+def test_a_table_of_keel_gets_its_label_and_its_missing_cells() -> None:
+    lines = "1, a, <null>, negative\n2,b,3,positive\n3,?,4, positive\n"
+    frame = keel.labelled(lines, "any")
+    assert frame["label"].tolist() == [0, 1, 1]
+    assert frame["c1"].tolist()[:2] == ["a", "b"]
+    assert frame[["c1", "c2"]].isna().to_numpy().tolist() == [[False, True], [False, False], [True, False]]
+    many = "".join(f"{n},{n % 3 == 0}\n" for n in range(90))
+    thinned = keel.labelled(many, keel.BALANCED[0])
+    assert (thinned["label"] == 0).sum() == 60
+    assert thinned["label"].sum() == 60 // keel.ONE_IN

@@ -42,7 +42,8 @@ def main(files: list[str]) -> None:
     ]
     frame = pd.DataFrame([vars(r) for r in results])
     order = [*TITLES, *sorted({r.method for r in results} - set(TITLES))]
-    methods = [name for name in order if name in set(frame["method"])]
+    used = frame.groupby("protocol")["method"].agg(set)
+    methods = {p: [name for name in order if name in used[p]] for p in used.index}
     protocols = [name for name in NAMES if name in set(frame["protocol"])]
     for protocol in protocols:
         chosen = [r for r in results if r.protocol == protocol]
@@ -61,7 +62,7 @@ def main(files: list[str]) -> None:
         )
         print("|" + "---|" * 8)
         fits = frame[frame["protocol"] == protocol].groupby("method")["fit_cpu_seconds"].median()
-        for row in summarise(chosen, methods):
+        for row in summarise(chosen, methods[protocol]):
             print(
                 line(
                     TITLES.get(row["method"], f"`{row['method']}`"),
@@ -77,12 +78,12 @@ def main(files: list[str]) -> None:
         spread(frame[frame["protocol"] == protocol])
     for protocol in protocols:
         print(f"\n### {NAMES[protocol]}, table by table\n")
-        print(line("table", *(TITLES.get(m, m) for m in methods)))
-        print("|" + "---|" * (1 + len(methods)))
+        print(line("table", *(TITLES.get(m, m) for m in methods[protocol])))
+        print("|" + "---|" * (1 + len(methods[protocol])))
         part = frame[frame["protocol"] == protocol]
         means = part.groupby(["table", "method"])[["auroc", "average_precision"]].mean()
         for table in sorted(set(part["table"])):
-            cells = [means.loc[(table, m)] if (table, m) in means.index else None for m in methods]
+            cells = [means.loc[(table, m)] if (table, m) in means.index else None for m in methods[protocol]]
             shown = ["" if c is None else f"{c['auroc']:.3f} / {c['average_precision']:.3f}" for c in cells]
             print(line(table, *shown))
 
