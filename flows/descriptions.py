@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,6 +47,7 @@ def of_quarantine(data: Any, *, hide_values: bool = False) -> list[dict[str, Any
 def of_training(version: ModelVersion, data: Any, *, reused: bool) -> dict[str, Any]:
     """What a training gave, as plain values."""
     from vae_core import storage
+    from vae_core.card import nothing_flagged
     from vae_core.report import Decision
 
     model = storage.load(version.folder)
@@ -73,48 +73,6 @@ def of_training(version: ModelVersion, data: Any, *, reused: bool) -> dict[str, 
         "warnings": [*data.warnings, *few],
         "quarantine": of_quarantine(data),
     }
-
-
-def nothing_flagged(
-    reach: tuple[int, bool], decision: Mapping[str, Any], settings: Mapping[str, Any]
-) -> list[str]:
-    """A warning where no record at all can be flagged by this decision: too few were held out for it.
-
-    >>> nothing_flagged((10, False), {"alpha": 0.05}, {"calibration_fraction": 0.1})
-    ['10 records were held out, so no p-value is below 0.091: nothing can be flagged by --alpha 0.05. Use
-    --top-k, or train on 190 records or more.']
-    >>> nothing_flagged((0, False), {"top_k": 5}, {}), nothing_flagged((19, False), {"fdr": 0.05}, {})
-    ([], [])
-    """
-    from vae_core.records import FEWEST_TO_SPLIT
-
-    (held_out, tail), level = reach, decision.get("alpha", decision.get("fdr"))
-    if not level or tail or (held_out and level * (1 + held_out) >= 1):
-        return []
-    fraction = settings.get("calibration_fraction") or 0.1
-    needed = max(FEWEST_TO_SPLIT, math.ceil((math.ceil(1 / level) - 1) / fraction))
-    by = "".join(f"--{name} {value:g}" for name, value in decision.items())
-    were = "record was" if held_out == 1 else "records were"
-    why = (
-        f"{held_out} {were} held out, so no p-value is below {1 / (1 + held_out):.2g}"
-        if held_out
-        else f"the model has no p-values (of fewer than {FEWEST_TO_SPLIT} records none is held out)"
-    )
-    fix = f"Use --top-k, or train on {needed:,} records or more."
-    return [f"{why}: nothing can be flagged by {by}. {fix}"]
-
-
-def without_flags(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """`nothing_flagged` of a published report, by the model card beside it."""
-    from vae_core.card import CARD
-
-    path = folder / CARD
-    if not manifest["counts"]["ranked"] or not path.is_file():
-        return []
-    card = json.loads(path.read_text(encoding="utf-8"))
-    scores = card["scores"] or {"records": 0, "tail_from": None}
-    reach = scores["records"], scores["tail_from"] is not None
-    return nothing_flagged(reach, manifest["decision"], card["settings"])
 
 
 def of_model(version: ModelVersion, *, hide_values: bool = False) -> dict[str, Any]:

@@ -352,6 +352,7 @@ def rank(
     from flows import remote
     from vae_core import job
     from vae_core import report as reports
+    from vae_core.card import read_card, without_flags
 
     done, total = 0, len(job.cut(data))
 
@@ -392,7 +393,7 @@ def rank(
             outcome.folder, outcome.manifest, fail=on_drift == "fail", hide_values=hide_values
         ),
         "published": outcome.fresh,
-        "warnings": [*data.warnings, *descriptions.without_flags(outcome.folder, outcome.manifest)],
+        "warnings": [*data.warnings, *without_flags(read_card(outcome.folder), outcome.manifest)],
         "quarantine": descriptions.of_quarantine(data, hide_values=hide_values),
         "top": judgements.marked(found, top),
     }

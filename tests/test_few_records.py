@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from flows.cli import main
-from flows.descriptions import nothing_flagged
 from tests.conftest import SERVICES
 from vae_core.calibration import Calibration
+from vae_core.card import nothing_flagged
 
 TENTH = {"calibration_fraction": 0.1}
 
@@ -50,6 +50,8 @@ def test_a_model_without_held_out_records_says_that_nothing_can_be_flagged(
     told = " ".join(capsys.readouterr().out.split())
     assert "no p-values" in told and "nothing can be flagged by --alpha 0.05" in told
     assert "cust" not in told  # neither a reason nor drift
+    (page,) = (in_folder / "alpha").rglob("report.html")
+    assert "nothing can be flagged by --alpha 0.05. Use --top-k" in page.read_text(encoding="utf-8")
     assert main([*score, "--top-k", "3", "--output", "top", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["flagged"] == 3 and result["warnings"] == []

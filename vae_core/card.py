@@ -5,15 +5,17 @@ With it the report's page can be drawn from the report's folder alone, long afte
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vae_core import __version__
 
-__all__ = ["CARD", "FORMAT", "card", "finite"]
+__all__ = ["CARD", "FORMAT", "card", "finite", "nothing_flagged", "read_card", "without_flags"]
 
 CARD = "_card.json"  # in the report's folder; the underscore hides it from readers of Parquet folders
 FORMAT = 1
@@ -47,6 +49,15 @@ def card(model: Any) -> dict[str, Any]:
         "scores": _scores(model.calibration),
         "columns": [_column(column) for column in getattr(model.encoding, "described", [])[:MOST_COLUMNS]],
     }
+
+
+def read_card(folder: Path) -> dict[str, Any] | None:
+    """The card in a report's folder; None where there is none, or one of another elborank's format."""
+    path = folder / CARD
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found if found.get("format_version") == FORMAT else None
 
 
 def _tilts(model: Any) -> dict[str, dict[str, float | None]]:
@@ -104,3 +115,41 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def nothing_flagged(
+    reach: tuple[int, bool], decision: Mapping[str, Any], settings: Mapping[str, Any]
+) -> list[str]:
+    """A warning where no record at all can be flagged by this decision: too few were held out for it.
+
+    >>> nothing_flagged((10, False), {"alpha": 0.05}, {"calibration_fraction": 0.1})
+    ['10 records were held out, so no p-value is below 0.091: nothing can be flagged by --alpha 0.05. Use
+    --top-k, or train on 190 records or more.']
+    >>> nothing_flagged((0, False), {"top_k": 5}, {}), nothing_flagged((19, False), {"fdr": 0.05}, {})
+    ([], [])
+    """
+    from vae_core.records import FEWEST_TO_SPLIT  # imports what draws no page
+
+    (held_out, tail), level = reach, decision.get("alpha", decision.get("fdr"))
+    if not level or tail or (held_out and level * (1 + held_out) >= 1):
+        return []
+    fraction = settings.get("calibration_fraction") or 0.1
+    needed = max(FEWEST_TO_SPLIT, math.ceil((math.ceil(1 / level) - 1) / fraction))
+    by = "".join(f"--{name} {value:g}" for name, value in decision.items())
+    were = "record was" if held_out == 1 else "records were"
+    why = (
+        f"{held_out} {were} held out, so no p-value is below {1 / (1 + held_out):.2g}"
+        if held_out
+        else f"the model has no p-values (of fewer than {FEWEST_TO_SPLIT} records none is held out)"
+    )
+    fix = f"Use --top-k, or train on {needed:,} records or more."
+    return [f"{why}: nothing can be flagged by {by}. {fix}"]
+
+
+def without_flags(card: Mapping[str, Any] | None, manifest: Mapping[str, Any]) -> list[str]:
+    """`nothing_flagged` of a published report, by the model card beside it."""
+    if card is None or not manifest["counts"]["ranked"]:
+        return []
+    scores = card["scores"] or {"records": 0, "tail_from": None}
+    reach = scores["records"], scores["tail_from"] is not None
+    return nothing_flagged(reach, manifest["decision"], card["settings"])

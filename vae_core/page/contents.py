@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vae_core import drift
-from vae_core.card import CARD, FORMAT
+from vae_core.card import read_card, without_flags
 from vae_core.page import changes, charts, strips, wording
 from vae_core.page.scores import read_scores
 from vae_core.report import Report
@@ -39,7 +38,7 @@ def gather(
 ) -> dict[str, Any]:
     """Everything that the template shows, of a report of any age: what an old one lacks is left out."""
     ours = Report(folder, dict(manifest))
-    card = _card(folder)
+    card = read_card(folder)
     strip = strips.Strips(card["columns"] if card and not hide_values else [])
     pictures = _pictures(folder, 0 if hide_values else MOST_PICTURES)
     records = [
@@ -54,6 +53,7 @@ def gather(
         "model": manifest["model"],
         "rule": wording.flag_rule(manifest["decision"]),
         "unsure": wording.unsure_flags(manifest["counts"]),
+        "unflagged": without_flags(card, manifest),
         "records": records,
         "detailed": min(detailed, len(records)),
         "symbols": strip.symbols(),
@@ -77,14 +77,6 @@ def of_card(card: Mapping[str, Any] | None) -> dict[str, Any]:
         "tail": charts.tail(card["scores"]) if card and card.get("scores") else None,
         "curve": charts.training_curve(card["summary"].get("history") or []) if card else None,
     }
-
-
-def _card(folder: Path) -> dict[str, Any] | None:
-    path = folder / CARD
-    if not path.is_file():
-        return None
-    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return card if card.get("format_version") == FORMAT else None  # another format is another elborank's
 
 
 def _rows(path: Path, count: int) -> Iterator[dict[str, Any]]:
