@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vae_core.encoding import Feature
 from vae_core.members.own import ABSENT, Places, leave_out
+from vae_core.members.search import highest
 
 __all__ = ["KernelDensity"]
 
@@ -119,17 +120,15 @@ class KernelDensity:
             codes = values[mask[:, j], j].astype(np.int64).clip(0, size - 1)
             shares.append((np.bincount(codes, minlength=size) + 1.0) / (len(codes) + size))
         relative = _relative_widths(exemplars, observed, scales, layout)
-        best, kept = -math.inf, None
-        for mixing in MIXING[: len(MIXING) if layout.discrete else 1]:
+
+        def with_likelihood(width: float, mixing: float) -> tuple[float, KernelDensity]:
             scales[layout.discrete] = mixing
-            for width in WIDTHS if layout.numeric and len(exemplars) > NEIGHBOUR else (1.0,):
-                widths = np.maximum(width * relative, NARROWEST)
-                member = cls(exemplars, observed, widths, scales.copy(), np.concatenate(shares), features)
-                likelihood = member._leave_one_out()
-                if likelihood > best:
-                    best, kept = likelihood, member
-        assert kept is not None  # a likelihood is a number above minus infinity
-        return kept
+            widths = np.maximum(width * relative, NARROWEST)
+            member = cls(exemplars, observed, widths, scales.copy(), np.concatenate(shares), features)
+            return member._leave_one_out(), member
+
+        widths = WIDTHS if layout.numeric and len(exemplars) > NEIGHBOUR else (1.0,)
+        return highest(list(widths), MIXING if layout.discrete else MIXING[:1], with_likelihood)
 
     def score(self, values: np.ndarray, mask: np.ndarray, *, quick: bool = False) -> np.ndarray:
         """log P(x) of each record in nats, low = anomalous: (n, m) -> (n,); `quick` to 1e-7 nats or so."""
