@@ -38,13 +38,16 @@ def expected_given_others(
 
 
 def imputed(model: FittedModel, encoded: Encoded, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance under P(x|z) with these cells (n, features) hidden: two arrays of the same shape."""
+    """Mean and variance under P(x|z) of these cells (n, features), hidden: two arrays of the same shape, in
+    which what is not hidden may be 0."""
     few = model.with_draws(DRAWS)
     current = replace(encoded, values=np.where(hidden, 0, encoded.values), mask=encoded.mask & ~hidden)
-    mean, variance = few.moments(current)
+    wanted = np.asarray(hidden.any(0))
+    mean, variance = few.moments(current, wanted=wanted)
     for _ in range(ROUNDS):
         filled = np.where(hidden, mean, encoded.values)
-        mean, variance = few.moments(replace(encoded, values=filled, mask=encoded.mask | hidden))
+        refilled = replace(encoded, values=filled, mask=encoded.mask | hidden)
+        mean, variance = few.moments(refilled, wanted=wanted)
     return mean, variance
 
 

@@ -185,8 +185,11 @@ class FittedModel:
         return self._collect(encoded, reconstruction, nats, kl, blocks)
 
     @torch.no_grad()
-    def moments(self, encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance of each feature under P(x|z), z from Q, in model values: (n, features) each."""
+    def moments(self, encoded: Encoded, *, wanted: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance of each feature under P(x|z), z from Q, in model values: (n, features) each.
+
+        `wanted` (features,) bool: others may be left 0, where no feature of their likelihood is wanted.
+        """
         encoded = self._refuse(encoded)
         mean, variance = np.zeros(encoded.values.shape), np.zeros(encoded.values.shape)
         few = self.of_few()
@@ -196,7 +199,7 @@ class FittedModel:
             values, mask, context = self._padded(encoded, part, rows)
             latent, log_variance = self.vae.encode(self.vae.inputs(values, mask), context)
             parameters = [self.vae.decode_draws(latent, log_variance, context, noise) for noise in pieces]
-            average, spread = self._moments(torch.cat(parameters, 1))
+            average, spread = self._moments(torch.cat(parameters, 1), wanted)
             mean[part], variance[part] = average[: part.stop - first], spread[: part.stop - first]
         return mean, variance
 
@@ -261,13 +264,18 @@ class FittedModel:
         context[:here] = torch.from_numpy(encoded.context[part])
         return values, mask, context
 
-    def _moments(self, parameters: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def _moments(self, parameters: Tensor, wanted: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance of each feature, over members and draws: (e, s, n, outputs) -> (n, m).
 
         For categories: the class that most draws call the most probable, and one minus its mean probability.
         """
         means, variances = [], []
         for group in self.vae.groups:
+            if wanted is not None and not wanted[group.features].any():
+                nothing = torch.zeros(parameters.shape[2], len(group.features), dtype=torch.float64)
+                means.append(nothing)
+                variances.append(nothing)
+                continue
             chosen = self.vae.parameters_of(group, parameters)
             scale = self.vae.scale[group.features].to(chosen.dtype)
             mean, variance = group.likelihood.moments(chosen, scale)
