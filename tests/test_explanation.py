@@ -255,6 +255,21 @@ def test_the_expected_range_holds_80_percent_of_fresh_values(model: FittedModel,
     assert 0.7 < inside[fresh.mask[:, feature]].mean() < 0.9
 
 
+def test_what_is_wanted_is_as_when_all_is() -> None:
+    table = weather(300)
+    warm = np.searchsorted([40.0, 60.0, 75.0], table.column("temp").to_numpy())
+    table = table.append_column("warm", pa.array(np.array(["no", "so", "yes", "hot"])[warm]))
+    model = training.fit(lambda: iter(table.to_batches()), settings=training.Settings(steps=20))
+    fresh = model.encoding.encode(table)
+    whole = model.moments(fresh)
+    kinds = np.array([feature.likelihood for feature in model.encoding.features])
+    assert len(set(kinds)) > 2
+    for kind in set(kinds):
+        wanted = kinds == kind
+        for some, every in zip(model.moments(fresh, wanted=wanted), whole, strict=True):
+            np.testing.assert_array_equal(some[:, wanted], every[:, wanted])
+
+
 def test_the_sentence_reads_well(model: FittedModel) -> None:
     text = why(model, wind=1048.0)
     head, cost = text.split(";")[0].rsplit(": ", 1)

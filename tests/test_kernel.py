@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -10,8 +11,11 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 from vae_core.encoding import Feature
-from vae_core.members import Crowd, KernelDensity
+from vae_core.members import Crowd, KernelDensity, kernel
 from vae_core.members.kernel import FAR
+from vae_core.members.search import highest
+
+T = TypeVar("T")
 
 REAL, BOOLEAN, CLASS = Feature(0, "gaussian"), Feature(1, "bernoulli"), Feature(2, "categorical", 4)
 
@@ -271,3 +275,26 @@ def test_the_quick_score_is_as_exact_where_the_nearest_exemplars_are_much_nearer
     x = np.r_[r.normal(size=(970, 30)), r.normal(40, 0.01, (30, 30))]
     member, seen = of(fitted(x, *(Feature(j, "gaussian") for j in range(30)))), np.ones(x.shape, bool)
     np.testing.assert_allclose(member.score(x, seen, quick=True), member.score(x, seen), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [60, 400])
+def test_width_and_mixing_are_as_likely_as_the_best_of_the_whole_grid(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, mask = mixed(rows)
+    found = fitted(values, REAL, BOOLEAN, CLASS, mask=mask)
+
+    def of_all(
+        ones: list[float], others: list[float], value_of: Callable[[float, float], tuple[float, T]]
+    ) -> T:
+        return max((value_of(one, other) for other in others for one in ones), key=lambda pair: pair[0])[1]
+
+    monkeypatch.setattr(kernel, "highest", of_all)
+    best = fitted(values, REAL, BOOLEAN, CLASS, mask=mask)
+    assert found._leave_one_out() == pytest.approx(best._leave_one_out(), abs=1e-9)
+    np.testing.assert_array_equal(found.widths, best.widths)
+
+
+def test_a_dip_of_one_step_does_not_stop_the_search() -> None:
+    rows = {0: [5, 9, 1, 0, 0], 1: [0, 6, 5, 7, 10]}
+    assert highest(range(5), range(2), lambda a, b: (rows[int(b)][int(a)], (a, b))) == (4, 1)

@@ -56,8 +56,8 @@ def read_card(folder: Path) -> dict[str, Any] | None:
     path = folder / CARD
     if not path.is_file():
         return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found if found.get("format_version") == FORMAT else None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return found if isinstance(found, dict) and found.get("format_version") == FORMAT else None
 
 
 def _tilts(model: Any) -> dict[str, dict[str, float | None]]:
@@ -133,7 +133,8 @@ def nothing_flagged(
     (held_out, tail), level = reach, decision.get("alpha", decision.get("fdr"))
     if not level or tail or (held_out and level * (1 + held_out) >= 1):
         return []
-    fraction = settings.get("calibration_fraction") or 0.1
+    told = settings.get("calibration_fraction")
+    fraction = told if isinstance(told, float) and 1e-6 < told < 1 else 0.1
     needed = max(FEWEST_TO_SPLIT, math.ceil((math.ceil(1 / level) - 1) / fraction))
     by = "".join(f"--{name} {value:g}" for name, value in decision.items())
     were = "record was" if held_out == 1 else "records were"
@@ -150,6 +151,6 @@ def without_flags(card: Mapping[str, Any] | None, manifest: Mapping[str, Any]) -
     """`nothing_flagged` of a published report, by the model card beside it."""
     if card is None or not manifest["counts"]["ranked"]:
         return []
-    scores = card["scores"] or {"records": 0, "tail_from": None}
-    reach = scores["records"], scores["tail_from"] is not None
-    return nothing_flagged(reach, manifest["decision"], card["settings"])
+    scores = card.get("scores") or {}
+    reach = int(scores.get("records") or 0), scores.get("tail_from") is not None
+    return nothing_flagged(reach, manifest["decision"], card.get("settings") or {})

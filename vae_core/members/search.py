@@ -15,7 +15,8 @@ def highest(
     ones: Sequence[float], others: Sequence[float], value_of: Callable[[float, float], tuple[float, T]]
 ) -> T:
     """What comes with the highest value over (one, other): every `one` with the first of `others`, then with
-    each next one uphill from where it was highest with the one before. Exact where a value has one summit.
+    each next one uphill from where it was highest with the one before, looking two steps ahead. Exact where a
+    value has one summit, or a dip of one step before it.
 
     >>> highest([1, 2, 3, 4], [0, 1], lambda a, b: (-((a - 2 - b) ** 2), (a, b)))
     (2, 0)
@@ -37,7 +38,7 @@ def highest(
         if number == 0:
             place = max(range(len(ones)), key=at)
         for step in (1, -1):
-            while at(place + step) > at(place):
-                place += step
+            while max(at(place + step), at(place + 2 * step)) > at(place):
+                place += step if at(place + step) >= at(place + 2 * step) else 2 * step
     assert kept is not None  # a value is a number above minus infinity
     return kept
