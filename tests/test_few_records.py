@@ -51,7 +51,9 @@ def test_a_model_without_held_out_records_says_that_nothing_can_be_flagged(
     assert "no p-values" in told and "nothing can be flagged by --alpha 0.05" in told
     assert "cust" not in told  # neither a reason nor drift
     (page,) = (in_folder / "alpha").rglob("report.html")
-    assert "nothing can be flagged by --alpha 0.05. Use --top-k" in page.read_text(encoding="utf-8")
+    told = page.read_text(encoding="utf-8")
+    assert "<strong>The model has no p-values" in told
+    assert "nothing can be flagged by --alpha 0.05. Use --top-k" in told
     assert main([*score, "--top-k", "3", "--output", "top", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["flagged"] == 3 and result["warnings"] == []
