@@ -8,6 +8,7 @@ held-out records.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ REASON = pa.struct(
         ("typical", pa.float64()),
     ]
 )
+TOLD = [name for name in REASON.names if name not in ("nats", "typical")]
 SENTENCE_REASONS = 3
 NOTHING = 0.05  # nats, which round to 0
 SMALL = 0.05  # of the largest deficit: what costs less is not told in the sentence
@@ -62,62 +64,73 @@ def explain(model: FittedModel, table: pa.Table, *, top: int = 5) -> pa.Table:
     silent = [not (c.modelled or c.fixed) for c in model.encoding.described]
     deficit[:, [*silent, False]] = -np.inf  # what takes no part in the score is no reason
     found = suspects(model, encoded, deficit)
-    cells = [_Cells(model, table, index) for index in range(len(model.encoding.described))]
-    reasons, why, rest = [], [], []
-    for row in range(table.num_rows):
-        first = {int(found.columns[row, k]): k for k in found.ordered(row)}
-        entries = []
-        for j in chosen(found, row, deficit[row], top):
-            mean, variance = found.moments[first[j]] if j in first else (None, None)
-            own = cells[j].describe(row, mean, variance) if j < len(cells) else {"feature": COMBINATION}
-            nats_here = {"nats": float(nats[row, j]), "typical": float(usual[j])}
-            entries.append({**dict.fromkeys(REASON.names), **own, **nats_here})
-        reasons.append(entries)
-        why.append(sentence(entries))
-        rest.append(float(parts.scores.bound[row] - sum(entry["nats"] for entry in entries)))
+    named = chosen(found, deficit, top)
+    rows = np.repeat(np.arange(len(named)), [len(own) for own in named])
+    columns = np.array([j for own in named for j in own], np.int64)
+    told = {"nats": nats[rows, columns].tolist(), "typical": usual[columns].tolist()}
+    told |= _cells(model, table, found, rows, columns)
+    ends = np.cumsum([0, *(len(own) for own in named)])
+    why, rest, bounds = [], [], parts.scores.bound.tolist()
+    for row, (first, last) in enumerate(pairwise(ends.tolist())):
+        why.append(sentence({name: values[first:last] for name, values in told.items()}))
+        rest.append(bounds[row] - sum(told["nats"][first:last]))
+    reasons = [pa.array(told[field.name], field.type) for field in REASON]
     return pa.table(
         {
             "why": pa.array(why, pa.string()),
-            "reasons": pa.array(reasons, pa.list_(REASON)),
+            "reasons": pa.ListArray.from_arrays(
+                pa.array(ends, pa.int32()), pa.StructArray.from_arrays(reasons, fields=list(REASON))
+            ),
             "rest_nats": pa.array(rest, pa.float64()),
             "tilt_nats": pa.array(parts.tilt_nats, pa.float64()),
         }
     )
 
 
-def chosen(found: Suspects, row: int, deficit: np.ndarray, top: int) -> list[int]:
-    """The columns to name for one record, at most `top`; the index after the last is the KL."""
-    largest = int(deficit.argmax())
-    named: list[int] = []
-    for place, k in enumerate(found.ordered(row)):
-        own = deficit[found.columns[row, k]]
-        surprising = own > 0 and not (found.missing[row, k] and own < SMALL * deficit[largest])
-        # A missing cell that hardly costs anything is to blame where its repair mends what costs the most.
-        to_blame = (
-            place == 0 and found.missing[row, k] and found.gains[row, k] > max(deficit[largest], NOTHING)
-        )
-        if surprising or to_blame:
-            named.append(int(found.columns[row, k]))
-    order = np.argsort(-deficit, kind="stable")[: top + len(named)]
-    named += [int(j) for j in order if deficit[j] > 0 and j not in named]
-    last_named = min(SENTENCE_REASONS, top) - 1
-    if last_named > 0 and largest in named[last_named + 1 :]:
-        named.remove(largest)
-        named.insert(last_named, largest)
-    return (named or [int(found.columns[row, k]) for k in found.ordered(row)[:1]])[:top]
+def chosen(found: Suspects, deficit: np.ndarray, top: int) -> list[list[int]]:
+    """The columns to name for each record, at most `top`; the index after the last is the KL.
+
+    `deficit` (n, columns + 1) in nats.
+    """
+    order = np.argsort(-deficit, axis=1, kind="stable")[:, : top + found.columns.shape[1]]
+    costs = np.take_along_axis(deficit, order, axis=1).tolist()
+    own = np.take_along_axis(deficit, found.columns, axis=1).tolist()
+    suspected, gains, missing = found.columns.tolist(), found.gains.tolist(), found.missing.tolist()
+    result = []
+    for row, (ordered, by_cost) in enumerate(zip(found.ordered(), order.tolist(), strict=True)):
+        largest, most = by_cost[0], costs[row][0]
+        named: list[int] = []
+        for place, k in enumerate(ordered):
+            absent = missing[row][k]
+            surprising = own[row][k] > 0 and not (absent and own[row][k] < SMALL * most)
+            # A missing cell that costs hardly anything is to blame if its repair mends what costs the most.
+            to_blame = place == 0 and absent and gains[row][k] > max(most, NOTHING)
+            if surprising or to_blame:
+                named.append(suspected[row][k])
+        first = top + len(named)
+        others = zip(by_cost[:first], costs[row][:first], strict=True)
+        named += [j for j, cost in others if cost > 0 and j not in named]
+        last_named = min(SENTENCE_REASONS, top) - 1
+        if last_named > 0 and largest in named[last_named + 1 :]:
+            named.remove(largest)
+            named.insert(last_named, largest)
+        result.append((named or [suspected[row][k] for k in ordered[:1]])[:top])
+    return result
 
 
-def sentence(reasons: list[dict[str, Any]]) -> str:
-    """One line for a person: `wind_speed 1048, expected 9 (3 to 19): -5,210 nats; ...`."""
-    clauses: list[str] = []
-    largest = max((entry["typical"] - entry["nats"] for entry in reasons), default=0.0)
+def sentence(reasons: dict[str, list[Any]]) -> str:
+    """One line for a person: `wind_speed 1048, expected 9 (3 to 19): -5,210 nats; ...`.
+
+    `reasons` of one record: a list of each of REASON's fields, the likeliest first.
+    """
+    deficits = [usual - own for usual, own in zip(reasons["typical"], reasons["nats"], strict=True)]
+    largest = max(deficits, default=0.0)
     if largest < NOTHING:
         return "nothing stands out"
-    for entry in reasons[:SENTENCE_REASONS]:
-        deficit = entry["typical"] - entry["nats"]
-        if clauses and deficit < SMALL * largest:
-            continue
-        clauses.append(_clause(entry, deficit))
+    clauses: list[str] = []
+    for place, deficit in enumerate(deficits[:SENTENCE_REASONS]):
+        if not clauses or deficit >= SMALL * largest:
+            clauses.append(_clause({name: values[place] for name, values in reasons.items()}, deficit))
     return "; ".join(clauses)
 
 
@@ -131,6 +144,31 @@ def _clause(entry: dict[str, Any], deficit: float) -> str:
     if entry["low"] is not None:
         text += f" ({entry['low']} to {entry['high']})"
     return f"{text}: {cost}" if deficit >= NOTHING else text  # a missing cell may cost its relatives only
+
+
+def _cells(
+    model: FittedModel, table: pa.Table, found: Suspects, rows: np.ndarray, columns: np.ndarray
+) -> dict[str, list[Any]]:
+    """What is to be told of these cells (k,) beside nats; the index after the last column is the KL."""
+    suspect = found.columns[rows] == columns[:, None]
+    place = np.where(suspect.any(1), suspect.argmax(1), -1)
+    told: dict[str, list[Any]] = {name: [None] * len(rows) for name in TOLD}
+    for j in np.unique(columns):
+        here = np.flatnonzero(columns == j)
+        if j == len(model.encoding.described):
+            entries: list[dict[str, Any]] = [{"feature": COMBINATION}] * len(here)
+        else:
+            cells = _Cells(model, table, int(j))
+            mean, variance = (np.full((len(here), len(cells.features)), np.nan) for _ in range(2))
+            for k, moments in enumerate(found.moments):
+                own = np.flatnonzero(place[here] == k)
+                cell = np.ix_(rows[here[own]], np.array(cells.features, np.int64))
+                mean[own], variance[own] = (values[cell] for values in moments)
+            entries = cells.describe(rows[here], mean, variance, (place[here] >= 0).tolist())
+        for at, entry in zip(here.tolist(), entries, strict=True):
+            for name, value in entry.items():
+                told[name][at] = value
+    return told
 
 
 class _Cells:
@@ -153,30 +191,44 @@ class _Cells:
             plain = self.column.type in TYPES and self.column.type != "string"
             self.numbers = numbers(array) if plain else np.full(len(array), np.nan)
 
-    def describe(self, row: int, mean: np.ndarray | None, variance: np.ndarray | None) -> dict[str, Any]:
-        """Feature, value, expected value and range of one cell, from the decoder's moments (n, features)."""
-        column = self.column
-        number = float(self.numbers[row])
-        entry: dict[str, Any] = {"feature": column.name, "value": self._value(row)}
-        entry["value_number"] = None if math.isnan(number) else number
-        if self.known is not None:
-            entry["expected"] = "1"
-        elif column.fixed:
-            entry["expected"] = self._fixed()
-        elif column.kind == "category" and mean is not None:
-            entry["expected"] = self._expected_category(mean[row, self.features])
-        elif column.modelled and mean is not None and variance is not None:
-            j = self.features[0]
-            self._expected_number(entry, float(mean[row, j]), math.sqrt(max(0.0, variance[row, j])))
-        return entry
+    def describe(
+        self, rows: np.ndarray, mean: np.ndarray, variance: np.ndarray, told: list[bool]
+    ) -> list[dict[str, Any]]:
+        """Feature, value, expected value and range of the cells in these rows (k,).
 
-    def _value(self, row: int) -> str:
-        if self.texts is not None:
-            return "missing" if self.texts[row] is None else self.texts[row]
-        number = float(self.numbers[row])
-        if self.known is not None and not math.isnan(number):
-            return f"{number:.3g} spreads from the mean"
-        return "missing" if math.isnan(number) else self._number(number + 0.0)
+        From the decoder's moments (k, features of the column), which are there where `told`.
+        """
+        column, fixed = self.column, self._always()
+        numbers = self.numbers[rows].tolist()
+        values = [self.texts[row] for row in rows.tolist()] if self.texts is not None else None
+        codes = self.one_hot and column.kind == "category"
+        expected = (mean.argmax(1) + 1.0 if codes else mean[:, :1].sum(1)).tolist()  # no features: no matter
+        deviations = np.sqrt(np.maximum(0.0, variance[:, :1].sum(1))).tolist()
+        entries = []
+        for i, number in enumerate(numbers):
+            value = self._value(number) if values is None else values[i]
+            entry: dict[str, Any] = {"feature": column.name, "value": "missing" if value is None else value}
+            if not math.isnan(number):
+                entry["value_number"] = number
+            if fixed is not None:
+                entry["expected"] = fixed
+            elif column.kind == "category" and told[i]:
+                entry["expected"] = ["other", *column.categories][int(expected[i])]
+            elif column.modelled and told[i]:
+                self._expected_number(entry, expected[i], deviations[i])
+            entries.append(entry)
+        return entries
+
+    def _value(self, number: float) -> str:
+        if math.isnan(number):
+            return "missing"
+        return f"{number:.3g} spreads from the mean" if self.known is not None else self._number(number + 0.0)
+
+    def _always(self) -> str | None:
+        """What is expected of every cell, of a column outside the network."""
+        if self.known is not None:
+            return "1"
+        return self._fixed() if self.column.fixed else None
 
     def _fixed(self) -> str:
         if self.column.kind == "empty":
@@ -186,10 +238,6 @@ class _Cells:
         if self.column.kind == "boolean":
             return self._number(float(self.column.mean >= 0.5))
         return self._number(self.column.minimum) if self.column.constant is None else self.column.constant
-
-    def _expected_category(self, mean: np.ndarray) -> str:
-        code = int(mean.argmax()) + 1 if self.one_hot else int(mean[0])
-        return ["other", *self.column.categories][code]
 
     def _expected_number(self, entry: dict[str, Any], mean: float, deviation: float) -> None:
         column = self.column

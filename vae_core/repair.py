@@ -31,10 +31,13 @@ class Suspects:
     missing: np.ndarray  # (n, k): whether the cell is missing
     moments: list[tuple[np.ndarray, np.ndarray]]  # k times: expected mean and variance, (n, features) each
 
-    def ordered(self, row: int) -> list[int]:
-        """Places of one record's suspects, the largest gain first."""
-        places = np.argsort(-self.gains[row], kind="stable")
-        return [int(k) for k in places if self.columns[row, k] >= 0]
+    def ordered(self) -> list[list[int]]:
+        """Places of each record's suspects, the largest gain first."""
+        places = np.argsort(-self.gains, axis=1, kind="stable").tolist()
+        return [
+            [k for k in order if own[k] >= 0]
+            for order, own in zip(places, self.columns.tolist(), strict=True)
+        ]
 
 
 def suspects(model: FittedModel, encoded: Encoded, deficit: np.ndarray) -> Suspects:
