@@ -24,6 +24,7 @@ MOST_COMPARED = 2000  # training records whose bounds say how far a member's bou
 # independent columns do not take the word of anomalies for each other; the VAE knows how columns hang
 # together beyond the training records, which is where planted errors of single cells show.
 COUNTS = {"vae": 6.0, "columns": 8.0, "kernel": 4.0, "crowd": 8.0}
+FEW = 200  # training records with which a kernel density counts half as often: of few it learns little
 
 
 def with_companions(
@@ -36,8 +37,9 @@ def with_companions(
 
     `weights` names each companion's prior weight against the VAE's 1; 0 leaves it out. None balances: a
     weight is 1 over the interquartile range of the member's bounds on training records, so that a narrow
-    density does not outvote the others by the size of its nats, times the member's COUNTS; a balanced kernel
-    density brings its crowd along. Where all are balanced or left out, their bounds are tilted (`Tilt`).
+    density does not outvote the others by the size of its nats, times the member's COUNTS, for a kernel
+    density times n / (n + FEW) of n records; a balanced kernel density brings its crowd along. Where all are
+    balanced or left out, their bounds are tilted (`Tilt`).
     """
     records = joined(known)
     features = model.encoding.features
@@ -57,10 +59,11 @@ def with_companions(
     # bounds that the others give them it would spread wider and weigh less: .02 of precision on clean data.
     for name, bounds in scores_of(companions, sample.values, sample.mask, own=True).items():
         tilts[name] = Tilt.of(bounds + sample.fixed.sum(1))
+    counts = {**COUNTS, "kernel": COUNTS["kernel"] * len(records.values) / (len(records.values) + FEW)}
     shares = {"vae": 1.0}
     for name in companions:
         given, spread = weights.get(name), tilts["vae"].spread / tilts[name].spread
-        shares[name] = COUNTS[name] / COUNTS["vae"] * spread if given is None else float(given)
+        shares[name] = counts[name] / counts["vae"] * spread if given is None else float(given)
     total = sum(shares.values())
     return replace(
         model,
