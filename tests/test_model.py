@@ -360,3 +360,32 @@ def test_what_a_layer_keeps_follows_its_weights() -> None:
         layer.train()
         buffer.zero_()
         torch.testing.assert_close(layer.eval()(x), torch.zeros(1, 4, 3))
+
+
+def test_categories_in_groups_by_size_say_what_they_say_in_one() -> None:
+    classes = [5, 60, 3, 9, 16, 17]
+    kinds, scales = ["gaussian", *["categorical"] * 6], [1.0, *map(float, classes)]
+    one = Architecture(kinds, scales, latent=2, hidden=[8], members=1)
+    several = Architecture(kinds, scales, latent=2, hidden=[8], members=1, by_size=True)
+    assert Architecture.from_json(one.to_json()) == one  # an older model's document has no `by_size`
+    assert "by_size" not in one.to_json()
+    assert Architecture.from_json(several.to_json()) == several
+    logits = [torch.randn(40, 2 if j == 0 else int(k)) for j, k in enumerate(scales)]
+    values = torch.stack([torch.randn(40), *(torch.randint(k, (40,)).double() for k in classes)], 1)
+    mask = torch.rand(40, 7) < 0.8
+    terms, outputs = [], []
+    for architecture in (one, several):
+        vae = VAE(architecture)
+        outputs.append(sum(len(g.features) * g.outputs for g in vae.groups))
+        parameters = torch.full((40, outputs[-1]), 99.0)  # of no class: never heard
+        for group in vae.groups:
+            for k, j in enumerate(group.features):
+                vae.parameters_of(group, parameters)[:, k, : logits[j].shape[1]] = logits[j]  # a view
+        terms.append(vae.log_prob(values, parameters, mask))
+        sums = vae.summed_terms(vae.scored_cells(values, mask), parameters.view(1, 1, 40, -1))[:, vae.index]
+        torch.testing.assert_close(sums.double(), terms[-1], rtol=1e-5, atol=1e-5)
+    expected = [torch.log_softmax(own.double(), -1) for own in logits[1:]]
+    own = torch.stack([t.gather(1, values[:, j + 1 : j + 2].long())[:, 0] for j, t in enumerate(expected)], 1)
+    torch.testing.assert_close(terms[1][:, 1:], torch.where(mask[:, 1:], own, 0.0), rtol=0, atol=0.02)
+    torch.testing.assert_close(terms[0], terms[1], rtol=1e-12, atol=1e-12)
+    assert outputs == [2 + 6 * 60, 2 + 2 * 5 + 2 * 16 + 60 + 17]

@@ -29,6 +29,7 @@ __all__ = ["VAE", "Architecture", "Group"]
 
 WIDEST_LOG_VARIANCE = 8.0  # of an image's code: far from training a network's raw outputs have no limit
 FEW_CLASSES = 16  # of a category: up to so many, one class of all columns lies side by side
+SMALL = 8  # classes of a category: those with as many or fewer are one group, then up to twice as many, ...
 LINEAR_UP_TO = 4.0  # standardised input: the linear path sees values beyond it logarithmically
 
 
@@ -52,6 +53,7 @@ class Architecture:
     standardise_inputs: bool = True
     image: list[int] | None = None  # height, width, channels
     channels: int = 0  # after the first convolution; 0: no convolutions
+    by_size: bool = False  # whether categories of like numbers of classes share a group; not in older models
 
     @property
     def features(self) -> int:
@@ -61,6 +63,8 @@ class Architecture:
         document = asdict(self)
         if self.image is None:
             del document["image"], document["channels"]
+        if not self.by_size:
+            del document["by_size"]
         return document
 
     @classmethod
@@ -72,6 +76,7 @@ class Architecture:
 class Group:
     """The features that share a likelihood, side by side in the decoder's output.
 
+    Of categories those of like numbers of classes: all have as many outputs as the largest needs.
     The decoder's weights hold the outputs of a feature together; its result holds all means, then all raw
     spreads, since element-wise functions ran 7 times as fast on numbers that lie side by side. So do a few
     classes: over 7 of them a softmax took a thirteenth of the time, over 20 and more it takes longer.
@@ -346,9 +351,13 @@ def _groups(architecture: Architecture) -> list[Group]:
     if architecture.image:
         likelihood = LIKELIHOODS[architecture.likelihoods[0]]
         return [Group(likelihood, list(range(architecture.features)), likelihood.outputs, 0)]
+    together: dict[tuple[str, int], list[int]] = {}
+    for j, (name, scale) in enumerate(zip(architecture.likelihoods, architecture.scales, strict=True)):
+        by_size = architecture.by_size and name == "categorical"
+        size = max(0, math.ceil(math.log2(scale / SMALL))) if by_size else 0
+        together.setdefault((name, size), []).append(j)
     groups, first = [], 0
-    for name in dict.fromkeys(architecture.likelihoods):
-        features = [j for j, other in enumerate(architecture.likelihoods) if other == name]
+    for (name, _), features in together.items():
         likelihood = LIKELIHOODS[name]
         outputs = likelihood.outputs or int(max(architecture.scales[j] for j in features))
         groups.append(Group(likelihood, features, outputs, first))

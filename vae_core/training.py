@@ -190,6 +190,7 @@ def _architecture(encoding: TableEncoding, settings: Settings) -> Architecture:
         positivity=settings.positivity,
         linear_skip=not lecture,
         standardise_inputs=not lecture,
+        by_size=any(f.likelihood == "categorical" for f in features),
     )
 
 
