@@ -134,6 +134,14 @@ def test_no_exemplar_hears_its_own_kernel() -> None:
         assert told[i] == pytest.approx(heard[0], rel=1e-9)
 
 
+@pytest.mark.parametrize("complete", [True, False])
+def test_leave_one_out_is_the_same_with_the_discrete_terms_computed_before(complete: bool) -> None:
+    values, mask = mixed()
+    member = fitted(values, REAL, BOOLEAN, CLASS, mask=mask | complete)
+    before = member._leave_one_out(member._discrete_terms())
+    assert before == pytest.approx(member._leave_one_out(), rel=1e-9)
+
+
 def test_a_record_that_is_no_exemplar_hears_all_of_them_and_none_gets_more_than_its_density() -> None:
     values, mask = mixed()
     member = fitted(values, REAL, BOOLEAN, CLASS, mask=mask)

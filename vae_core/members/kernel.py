@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vae_core.encoding import Feature
+from vae_core.members.layout import Layout, log_theta
 from vae_core.members.own import ABSENT, Places, leave_out
 from vae_core.members.search import highest
 
@@ -27,36 +27,9 @@ WILD = 3.0  # ranges of the middle 99 %: what lies farther out does not stretch 
 TRIMMED = 0.02  # the least likely records do not choose the width: a lone one would widen it for all
 FAR = 1e3  # standardised units from where distances grow logarithmically
 TILE = 128  # rows computed at once, always: a record's bits do not depend on its neighbours
-TINY = 1e-300
 LOG_2PI = math.log(2 * math.pi)
 LOG_2 = math.log(2)
 FAINTEST = -100.0  # bits below the largest kernel: what is less costs time and changes nothing
-
-
-@dataclass
-class _Layout:
-    """Which features are numbers and which are classes, and where the classes' indicators stand."""
-
-    numeric: list[int]
-    steps: np.ndarray  # (numeric,): the step of whole numbers, 0 for real ones
-    discrete: list[int]
-    classes: list[int]
-
-    @classmethod
-    def of(cls, features: Sequence[Feature]) -> _Layout:
-        numeric = [j for j, f in enumerate(features) if f.likelihood in ("gaussian", "whole")]
-        discrete = [j for j, f in enumerate(features) if f.likelihood in ("bernoulli", "categorical")]
-        steps = [features[j].scale if features[j].likelihood == "whole" else 0.0 for j in numeric]
-        classes = [2 if features[j].likelihood == "bernoulli" else int(features[j].scale) for j in discrete]
-        return cls(numeric, np.array(steps), discrete, classes)
-
-    def indicators(self, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Discrete features one-hot, side by side, all zero where missing: (n, m) -> (n, sum of classes)."""
-        blocks = [
-            (values[:, [j]] == np.arange(size)) & mask[:, [j]]
-            for j, size in zip(self.discrete, self.classes, strict=True)
-        ]
-        return np.concatenate([np.zeros((len(values), 0), bool), *blocks], axis=1).astype(np.float64)
 
 
 class KernelDensity:
@@ -92,7 +65,7 @@ class KernelDensity:
         self.shares = shares  # (sum of classes,): smoothed shares of the discrete features' classes
         self.features = list(features)
         self.leaves_own = leaves_own  # whether a record's own kernel is left out: False in older models
-        self.layout = _Layout.of(features)
+        self.layout = Layout.of(features)
         self._known: Places | None = None  # made when it is needed
         self._tables()
 
@@ -107,7 +80,7 @@ class KernelDensity:
         cls, values: np.ndarray, mask: np.ndarray, features: Sequence[Feature], *, random_state: int = 0
     ) -> KernelDensity:
         """Learn from encoded training records: values and mask (n, m) as TableEncoding.encode gives them."""
-        layout = _Layout.of(features)
+        layout = Layout.of(features)
         chosen = np.sort(np.random.default_rng(random_state).permutation(len(values))[:MOST_EXEMPLARS])
         chosen = np.random.default_rng(CROWD).permutation(chosen)  # the first few are a sample of all
         exemplars, observed = values[chosen].copy(), mask[chosen]
@@ -120,12 +93,16 @@ class KernelDensity:
             codes = values[mask[:, j], j].astype(np.int64).clip(0, size - 1)
             shares.append((np.bincount(codes, minlength=size) + 1.0) / (len(codes) + size))
         relative = _relative_widths(exemplars, observed, scales, layout)
+        terms: dict[float, Tensor] = {}  # of discrete features: they do not depend on the width
 
         def with_likelihood(width: float, mixing: float) -> tuple[float, KernelDensity]:
             scales[layout.discrete] = mixing
             widths = np.maximum(width * relative, NARROWEST)
             member = cls(exemplars, observed, widths, scales.copy(), np.concatenate(shares), features)
-            return member._leave_one_out(), member
+            if sum(layout.classes) > 2 * len(layout.numeric) and mixing not in terms:
+                terms.clear()  # the search goes on from one mixing to the next
+                terms[mixing] = member._discrete_terms()
+            return member._leave_one_out(terms.get(mixing)), member
 
         widths = WIDTHS if layout.numeric and len(exemplars) > NEIGHBOUR else (1.0,)
         return highest(list(widths), MIXING if layout.discrete else MIXING[:1], with_likelihood)
@@ -232,7 +209,7 @@ class KernelDensity:
         width = np.where(here, self.widths[:, None], 1.0 / self.scales[numeric])
         precision = width**-2.0
         log_width = np.log(width * self.scales[numeric])
-        theta = _log_theta(width, np.where(here, 0.0, self._offsets()), layout, self.scales)
+        theta = log_theta(width, np.where(here, 0.0, self._offsets()), layout, self.scales)
         constant = -0.5 * precision * z**2 - log_width - 0.5 * LOG_2PI - theta
         linear = precision * z
         blocks, start = [np.zeros((0, count))], 0
@@ -325,12 +302,25 @@ class KernelDensity:
             result[:, numeric] = np.where(mask[:, numeric], slopes + steps, 0.0)
         return result
 
-    def _leave_one_out(self) -> float:
-        """Trimmed mean over exemplars of the log density of the others, without the Jacobian."""
+    def _discrete_terms(self) -> Tensor:
+        """Log kernels of the discrete features together, of each exemplar at each one, in bits: (N, >= N)."""
+        indicators = self.layout.indicators(self.exemplars, self.observed)
+        return torch.from_numpy(indicators) @ self.long[3 * len(self.layout.numeric) : -1]
+
+    def _leave_one_out(self, discrete: Tensor | None = None) -> float:
+        """Trimmed mean over exemplars of the log density of the others, without the Jacobian.
+
+        `discrete`: `_discrete_terms` of the same mixing, which need not be computed again.
+        """
         values = self.exemplars.copy()  # compressed already, and below FAR nothing changes
-        bounds = np.zeros(len(values))
+        bounds, classes = np.zeros(len(values)), sum(self.layout.classes)
         for rows, design, table in self._tiles(values, self.observed):
-            joint = design @ table
+            if discrete is None:
+                joint = design @ table
+            else:
+                joint = design[:, -1:] @ table[-1:]
+                joint += design[:, : -1 - classes] @ table[: -1 - classes]
+                joint[: len(rows)] += discrete[torch.from_numpy(rows)]
             joint[torch.arange(len(rows)), torch.from_numpy(rows)] = -math.inf
             bounds[rows] = self._sum(joint, quick=True)[: len(rows)].numpy()
         kept = np.sort(bounds)[int(TRIMMED * len(bounds)) :]
@@ -356,7 +346,7 @@ def _scale(x: np.ndarray) -> float:
 
 
 def _relative_widths(
-    exemplars: np.ndarray, observed: np.ndarray, scales: np.ndarray, layout: _Layout
+    exemplars: np.ndarray, observed: np.ndarray, scales: np.ndarray, layout: Layout
 ) -> np.ndarray:
     """r_i = sqrt(distance to the 10th neighbour / its geometric mean): wide where records are sparse."""
     from sklearn.neighbors import NearestNeighbors  # a second to import, and scoring does without
@@ -369,26 +359,6 @@ def _relative_widths(
     distance = NearestNeighbors(n_neighbors=neighbour).fit(space).kneighbors()[0][:, -1]
     distance = np.maximum(distance, NARROWEST * math.sqrt(space.shape[1]))
     return np.sqrt(distance / np.exp(np.log(distance).mean()))
-
-
-def _log_theta(width: np.ndarray, offset: np.ndarray, layout: _Layout, scales: np.ndarray) -> np.ndarray:
-    """log of sum_d N(offset + d step) step over the lattice of whole numbers: (N, numeric), 0 for real ones.
-
-    Poisson's summation: 1 + 2 sum_k exp(-2 (pi k width / step)^2) cos(2 pi k offset / step), the sum itself
-    where the kernel is narrow.
-    """
-    result = np.zeros(width.shape)
-    for k, step in enumerate(layout.steps):
-        if step <= 0:
-            continue
-        ratio = width[:, k] * scales[layout.numeric[k]] / step
-        order, shift = np.arange(1, 6)[:, None], offset[:, k] / step
-        waves = np.cos(2 * math.pi * order * shift)
-        wide = 1 + 2 * (np.exp(-2 * np.square(math.pi * order * ratio)) * waves).sum(0)
-        places = np.arange(-6, 7)[:, None] + shift
-        direct = np.exp(-0.5 * np.square(places / ratio)).sum(0) / (ratio * math.sqrt(2 * math.pi))
-        result[:, k] = np.log(np.where(ratio > 0.4, wide, np.maximum(direct, TINY)))
-    return result
 
 
 def _padded(table: np.ndarray) -> Tensor:
