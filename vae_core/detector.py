@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any, Self
@@ -9,13 +10,13 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from vae_core import training
-from vae_core.arrow import arrow_type, type_name, vector_width
+from vae_core.arrow import texts
 from vae_core.explanation import explain
+from vae_core.frames import as_table, by_name, category_texts, declared_categories, like_training
 from vae_core.generation import sample
 from vae_core.images import arrays
 from vae_core.images import training as image_training
@@ -23,9 +24,8 @@ from vae_core.images.explanation import explain as explain_images
 from vae_core.images.generation import sample as sample_images
 from vae_core.images.maps import maps as pixel_maps
 from vae_core.images.model import ImageModel, per_image
-from vae_core.records import NONE_HELD_OUT
+from vae_core.records import FEW_HELD_OUT, NONE_HELD_OUT
 from vae_core.scoring import FittedModel
-from vae_core.sources.vectors import are_vectors, most_common_length, vector_cells
 
 __all__ = ["VAEDetector", "as_table"]
 
@@ -57,9 +57,11 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         balanced one has a crowd beside it, the same without a record's nearest exemplars. Balanced members'
         bounds are tilted: what one finds far out counts by the square (`vae_core.tilt`).
     alpha : float
-        `predict` calls a record an outlier when fewer than this share of held-out training records score as
-        low. Of fewer than 50 records none is held out: `fit` warns, and `predict` goes by the fitted records,
-        which the model knows too well, so that it flags more of new ones.
+        `predict` calls a record an outlier when its p-value, counted among held-out training records, is at
+        most this: so many of new normal records are flagged. A tenth is held out; with too few for so small
+        a p-value (below 190 records for .05) `fit` warns, and outliers are what lies below all of them. Of
+        fewer than 50 records none is held out: `fit` warns, and `predict` goes by the fitted records, which
+        the model knows too well, so that it flags more of new ones.
     kinds : mapping of column name to kind, optional
         Overrides what is inferred: real, whole, boolean, category, timestamp, label (not used), ...
     random_state : int
@@ -135,7 +137,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         if arrays.are_images(X):
             return self._fit_images(X)
         table = self._table(X, reset=True)
-        kinds = _declared_categories(X) | dict(self.kinds or {})
+        kinds = declared_categories(X) | by_name(self.kinds)
         self.model_ = training.fit(
             lambda: iter(table.to_batches(max_chunksize=65_536)), kinds=kinds, settings=self._settings()
         )
@@ -147,25 +149,28 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         self.model_ = image_training.fit(
             lambda: iter(table.to_batches(max_chunksize=1024)), shape, settings=self._settings()
         )
-        self.n_features_in_ = shape.pixels
+        self.n_features_in_, self.dtypes_ = shape.pixels, {}
+        if hasattr(self, "feature_names_in_"):  # of a table, before
+            del self.feature_names_in_
         self.pixels_ = (X.dtype, X.ndim) if isinstance(X, np.ndarray) else (np.dtype(np.uint8), 4)
         return self._with_offset(table)
 
     def _with_offset(self, table: pa.Table) -> Self:
+        """`predict` flags what has a p-value of at most alpha among held-out records; see `alpha`."""
         reference = self.model_.calibration.scores
         if not len(reference):
             warnings.warn(NONE_HELD_OUT.format(table.num_rows), stacklevel=3)
             reference = self.model_.score(table).anomaly_score
-        self.offset_ = float(-np.quantile(reference, 1 - self.alpha))
+            self.offset_ = float(-np.quantile(reference, 1 - self.alpha))
+            return self
+        # p = (1 + as anomalous ones) / (n + 1), at most alpha where at most alpha (n + 1) - 1 are.
+        place = math.floor(self.alpha * (len(reference) + 1) + 1e-9)
+        if place == 0:
+            warnings.warn(FEW_HELD_OUT.format(len(reference), self.alpha), stacklevel=3)
+        self.offset_ = float(-np.sort(reference)[-max(1, place)])
         return self
 
     def _settings(self) -> training.Settings:
-        seed = self.random_state
-        if not isinstance(seed, (int, np.integer)):
-            try:
-                seed = int(np.random.default_rng(seed).integers(2**31)) if seed is not None else 0
-            except TypeError as error:
-                raise ValueError(f"random_state is a whole number; got {seed!r}") from error
         return training.Settings(
             preset=self.preset,
             likelihood=self.likelihood,
@@ -178,7 +183,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):
             draws=self.draws,
             columns_weight=self.columns_weight,
             kernel_weight=self.kernel_weight,
-            random_state=int(seed),
+            random_state=_seed(self.random_state),
             device=self.device,
         )
 
@@ -233,8 +238,9 @@ class VAEDetector(OutlierMixin, BaseEstimator):
     def explain(self, X: Any, *, top: int = 5) -> pd.DataFrame:
         """For each record a sentence (`why`), its `reasons`, the likeliest first, `rest_nats`, `tilt_nats`.
 
-        The nats of the reasons + rest_nats = `score_samples`; tilt_nats is the part of the rest that is
-        charged for being far out as a whole, at most 0. The rows have the index of X where it is a DataFrame.
+        The nats of the reasons + rest_nats = `score_samples` (of images: `elbo`); tilt_nats is the part of
+        the rest that is charged for being far out as a whole, at most 0. The rows have the index of X where
+        it is a DataFrame.
         """
         model, table = self._fitted(), self._table(X)
         if isinstance(model, ImageModel):
@@ -243,22 +249,24 @@ class VAEDetector(OutlierMixin, BaseEstimator):
             explained = explain(model, table, top=top).to_pandas()
         return explained.set_index(X.index) if isinstance(X, pd.DataFrame) else explained
 
-    def sample(self, n_samples: int = 1, *, random_state: int = 0, mean: bool = False) -> Any:
+    def sample(self, n_samples: int = 1, *, random_state: Any = 0, mean: bool = False) -> Any:
         """New records, z ~ N(0, I), x ~ P(x|z): a DataFrame or an array, as `fit` was given.
 
-        Of images the mean of P(x|z); for paths an array (n, h, w, c) of bytes.
+        Columns that were left out (identifiers, free text, empty ones) are not generated; in an array they
+        are NaN. Of images the mean of P(x|z); for paths an array (n, h, w, c) of bytes.
         """
-        model = self._fitted()
+        model, seed = self._fitted(), _seed(random_state)
         if isinstance(model, ImageModel):
-            return self._like_input(sample_images(model, n_samples, random_state=random_state))
-        drawn = sample(self._fitted(), n_samples, random_state=random_state, mean=mean).to_pandas()
+            return self._like_input(sample_images(model, n_samples, random_state=seed))
+        table = sample(model, n_samples, random_state=seed, mean=mean)
+        drawn = table.to_pandas()
         if not self.dtypes_:
-            return drawn.to_numpy()
+            return drawn.reindex(columns=list(model.encoding.columns)).to_numpy()
         drawn = drawn.rename(columns={str(name): name for name in self.dtypes_})
         for name, dtype in ((n, d) for n, d in self.dtypes_.items() if n in drawn):
             if isinstance(dtype, pd.CategoricalDtype):
-                known = {str(category): category for category in dtype.categories}
-                drawn[name] = pd.Categorical([known.get(str(value)) for value in drawn[name]], dtype=dtype)
+                known, drawn_texts = category_texts(dtype), texts(table[str(name)]).to_pylist()
+                drawn[name] = pd.Categorical([known.get(text) for text in drawn_texts], dtype=dtype)
             elif isinstance(dtype, np.dtype) and dtype.kind == "M":  # naive: it was taken for UTC
                 drawn[name] = drawn[name].dt.tz_localize(None)
         return drawn
@@ -304,94 +312,14 @@ class VAEDetector(OutlierMixin, BaseEstimator):
             return table
         if not named:
             table = table.rename_columns(list(self.model_.encoding.columns))
-        return _like_training(table, self.model_)
+        return like_training(table, self.model_)
 
 
-def as_table(frame: pd.DataFrame) -> pa.Table:
-    """A DataFrame as an Arrow table of the six column types.
-
-    Raises ValueError for infinite values, repeated names or other types.
-    """
-    names = [str(name) for name in frame.columns]
-    if len(set(names)) != len(names):
-        raise ValueError(f"column names repeat: {sorted({name for name in names if names.count(name) > 1})}")
-    arrays = {name: _as_array(frame.iloc[:, position], name) for position, name in enumerate(names)}
-    return pa.table(arrays)
-
-
-def _as_array(series: pd.Series, name: str) -> pa.Array:
-    if isinstance(series.dtype, pd.CategoricalDtype):
-        textual = series.cat.categories.dtype.kind == "f"  # a category of real numbers is its text
-        series = series.astype(object).map(str, na_action="ignore") if textual else series.astype(object)
-    if isinstance(series.dtype, pd.DatetimeTZDtype):
-        series = series.dt.tz_convert(None)  # to UTC
+def _seed(random_state: Any) -> int:
+    """A seed from what scikit-learn calls a random state; None is 0, so that results repeat."""
+    if isinstance(random_state, (int, np.integer)):
+        return int(random_state)
     try:
-        array = pa.Array.from_pandas(series)
-        array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-        if pa.types.is_decimal(array.type):
-            array = pc.cast(array, pa.float64())
-        elif pa.types.is_date(array.type):
-            array = pc.cast(array, pa.timestamp("us"))
-        if not are_vectors(array.type):
-            exact = not pa.types.is_timestamp(array.type)  # finer than a microsecond is rounded off
-            array = pc.cast(array, arrow_type(type_name(array.type)), safe=exact)
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        array = _as_text(series, name, error)
-    if are_vectors(array.type):
-        return _as_vectors(array, name)
-    if pa.types.is_floating(array.type) and pc.any(pc.is_inf(array)).as_py():
-        raise ValueError(f"Input X contains infinity in column {name!r}: drop those records or mend them.")
-    return array
-
-
-def _as_vectors(array: pa.Array, name: str) -> pa.Array:
-    """Lists or arrays of real numbers, all of one length. Raises ValueError naming the first that differs."""
-    vectors, faults = vector_cells(array, max(1, most_common_length([array])))
-    if faults:
-        row, reason, _ = faults[0]
-        raise ValueError(f"column {name!r}, row {row}: {reason}")
-    return vectors
-
-
-def _as_text(series: pd.Series, name: str, error: Exception) -> pa.Array:
-    """Mixed values of an object column as text; anything that is no scalar is refused."""
-    compound = (list, dict, set, np.ndarray, complex)
-    if series.dtype == object and not series.map(lambda value: isinstance(value, compound)).any():
-        return pa.array([None if pd.isna(value) else str(value) for value in series], pa.string())
-    raise ValueError(f"column {name!r} of type {series.dtype} cannot be used: {error}") from error
-
-
-def _declared_categories(X: Any) -> dict[str, str]:
-    """The columns of a DataFrame that its user has made categorical, whatever their values look like."""
-    if not isinstance(X, pd.DataFrame):
-        return {}
-    return {str(n): "category" for n, dtype in X.dtypes.items() if isinstance(dtype, pd.CategoricalDtype)}
-
-
-def _like_training(table: pa.Table, model: FittedModel) -> pa.Table:
-    """Whole numbers where training had fractions, and the like, cast as long as nothing is lost."""
-    for index, name in enumerate(table.column_names):
-        wanted, column = model.encoding.columns.get(name), table.column(name)
-        found = type_name(column.type)
-        if wanted is None or found == wanted:
-            continue
-        if vector_width(wanted) or vector_width(found):
-            raise ValueError(f"column {name!r} was {wanted} in training, is {found} now")
-        try:
-            if wanted == "bool" and found in ("int64", "double"):
-                column = pc.cast(column, pa.float64())  # 7 is neither true nor false, and is counted as such
-            elif wanted == "int64" and found == "double":
-                column = _whole_if_possible(column)
-            else:
-                column = pc.cast(column, arrow_type(wanted))
-        except pa.ArrowException as error:
-            raise ValueError(f"column {name!r} was {wanted} in training, is {found} now: {error}") from error
-        table = table.set_column(index, name, column)
-    return table
-
-
-def _whole_if_possible(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    try:
-        return pc.cast(column, pa.int64())
-    except pa.ArrowInvalid:
-        return column
+        return 0 if random_state is None else int(np.random.default_rng(random_state).integers(2**31))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"random_state is a whole number; got {random_state!r}") from error

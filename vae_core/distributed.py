@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from vae_core.errors import InputError
+
 # One process reads and checks the input while the others wait for it.
 PATIENCE = timedelta(hours=24)
 
@@ -51,8 +53,14 @@ def joined() -> Iterator[tuple[int, int]]:
 
 
 def device(name: str) -> torch.device:
-    """A device by its name; "auto" is this process's own GPU where there is one, else the processor."""
+    """A device by its name; "auto" is this process's own GPU where there is one, else the processor.
+
+    Raises InputError for a GPU where torch can use none.
+    """
     if name != "auto":
+        if torch.device(name).type == "cuda" and not torch.cuda.is_available():
+            fix = 'Say "auto" or "cpu", or install a build of torch for it'
+            raise InputError(f'device "{name}": there is no GPU that torch can use', fix=fix)
         return torch.device(name)
     return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")
 

@@ -35,6 +35,10 @@ NONE_HELD_OUT = (
     f"X has {{}} records, too few to hold some out (from {FEWEST_TO_SPLIT} on): predict goes by the fitted "
     "records and flags more than alpha of new ones"
 )
+FEW_HELD_OUT = (
+    "{} held-out records are too few for a p-value of {}: predict flags what lies below all of them, "
+    "more than alpha of new records. Give more records or a larger alpha"
+)
 MOST_HELD_OUT = 10_000
 STREAM_CELLS = 4_000_000  # of a stream: for the linear start, the companions and what is held out
 HASHED_AT_ONCE = 8192  # records: what is made of them on the way stays in the processor's cache

@@ -95,7 +95,7 @@ class Settings:
         rate, hidden = self.learning_rate, self.hidden
         if rate is not None and not (isinstance(rate, NUMBERS) and 0 < rate < math.inf):
             raise ValueError(f"learning_rate must be a number above 0; got {rate!r}")
-        if not isinstance(hidden, list | tuple) or not all(_at_least_one(width) for width in hidden):
+        if not isinstance(hidden, list | tuple) or not hidden or not all(map(_at_least_one, hidden)):
             raise ValueError(f"hidden is a sequence of widths, each at least 1; got {hidden!r}")
         object.__setattr__(self, "hidden", tuple(hidden))
         try:

@@ -51,6 +51,8 @@ def pixel_table(X: Any, shape: Shape | None) -> tuple[pa.Table, Shape]:
 def _of_array(X: np.ndarray) -> Iterable[np.ndarray]:
     if X.ndim == 4 and X.shape[3] not in (1, 3):
         raise InputError(f"images have 1 or 3 channels, not {X.shape[3]}: give (n, height, width, channels)")
+    if isinstance(X, np.ma.MaskedArray):
+        raise InputError("images with masked pixels cannot be used", fix="Fill them: X.filled(0)")
     if X.dtype == bool:
         return X.astype(np.uint8) * np.uint8(255)
     if X.dtype in (np.uint8, np.uint16):

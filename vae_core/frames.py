@@ -1,0 +1,130 @@
+"""pandas frames as Arrow tables of the column types, and tables with the types that training had."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vae_core.arrow import arrow_type, texts, type_name, vector_width
+from vae_core.scoring import FittedModel
+from vae_core.sources.vectors import are_vectors, most_common_length, vector_cells
+
+__all__ = ["as_table", "by_name", "category_texts", "declared_categories", "like_training"]
+
+
+def as_table(frame: pd.DataFrame) -> pa.Table:
+    """A DataFrame as an Arrow table of the six column types.
+
+    Raises ValueError for infinite values, repeated names or other types.
+    """
+    names = [str(name) for name in frame.columns]
+    if len(set(names)) != len(names):
+        raise ValueError(f"column names repeat: {sorted({name for name in names if names.count(name) > 1})}")
+    arrays = {name: _as_array(frame.iloc[:, position], name) for position, name in enumerate(names)}
+    return pa.table(arrays)
+
+
+def _as_array(series: pd.Series, name: str) -> pa.Array:
+    categorical = isinstance(series.dtype, pd.CategoricalDtype)
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        # Real categories as numbers, a missing one NaN: 2.0 is the category 2 that whole numbers have.
+        plain = series.dtype.categories.dtype
+        series = series.astype(plain if plain.kind == "f" else object)
+    if isinstance(series.dtype, pd.DatetimeTZDtype):
+        series = series.dt.tz_convert(None)  # to UTC
+    try:
+        array = pa.Array.from_pandas(series)
+        array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+        if pa.types.is_decimal(array.type):
+            array = pc.cast(array, pa.float64())
+        elif pa.types.is_date(array.type):
+            array = pc.cast(array, pa.timestamp("us"))
+        if not are_vectors(array.type):
+            exact = not pa.types.is_timestamp(array.type)  # finer than a microsecond is rounded off
+            array = pc.cast(array, arrow_type(type_name(array.type)), safe=exact)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        array = _as_text(series, name, error)
+    if categorical and not (pa.types.is_integer(array.type) or pa.types.is_boolean(array.type)):
+        return texts(array)
+    if are_vectors(array.type):
+        return _as_vectors(array, name)
+    if pa.types.is_floating(array.type) and pc.any(pc.is_inf(array)).as_py():
+        raise ValueError(f"Input X contains infinity in column {name!r}: drop those records or mend them.")
+    return array
+
+
+def _as_vectors(array: pa.Array, name: str) -> pa.Array:
+    """Lists or arrays of real numbers, all of one length. Raises ValueError naming the first that differs."""
+    vectors, faults = vector_cells(array, max(1, most_common_length([array])))
+    if faults:
+        row, reason, _ = faults[0]
+        raise ValueError(f"column {name!r}, row {row}: {reason}")
+    return vectors
+
+
+def _as_text(series: pd.Series, name: str, error: Exception) -> pa.Array:
+    """Mixed values of an object column as text; anything that is no scalar is refused."""
+    compound = (list, dict, set, np.ndarray, complex)
+    if series.dtype == object and not series.map(lambda value: isinstance(value, compound)).any():
+        return pa.array([None if pd.isna(value) else str(value) for value in series], pa.string())
+    raise ValueError(f"column {name!r} of type {series.dtype} cannot be used: {error}") from error
+
+
+def declared_categories(X: Any) -> dict[str, str]:
+    """The columns of a DataFrame that its user has made categorical, whatever their values look like."""
+    if not isinstance(X, pd.DataFrame):
+        return {}
+    return {str(n): "category" for n, dtype in X.dtypes.items() if isinstance(dtype, pd.CategoricalDtype)}
+
+
+def category_texts(dtype: pd.CategoricalDtype) -> dict[str, Any]:
+    """The categories of a dtype by the texts that the model knows them by."""
+    own = pd.Series(pd.Categorical(dtype.categories, dtype=dtype))
+    return dict(zip(texts(_as_array(own, "categories")).to_pylist(), dtype.categories, strict=True))
+
+
+def by_name(kinds: Any) -> dict[str, str]:
+    """Kinds by the columns' names as the model has them: 0 and ("a", 1) are their text. Raises ValueError."""
+    if kinds is None:
+        return {}
+    if not isinstance(kinds, Mapping):
+        raise ValueError(f"kinds is a mapping of column name to kind; got {kinds!r}")
+    return {str(name): kind for name, kind in kinds.items()}
+
+
+def like_training(table: pa.Table, model: FittedModel) -> pa.Table:
+    """Whole numbers where training had fractions, and the like, cast as long as nothing is lost."""
+    for index, name in enumerate(table.column_names):
+        wanted, column = model.encoding.columns.get(name), table.column(name)
+        found = type_name(column.type)
+        if wanted is None or found == wanted:
+            continue
+        if vector_width(wanted) or vector_width(found):
+            raise ValueError(f"column {name!r} was {wanted} in training, is {found} now")
+        try:
+            if wanted == "bool" and model.encoding.kinds[name] == "category" and found in ("int64", "double"):
+                texts_of = pc.index_in(pc.cast(column, pa.float64()), pa.array([0.0, 1.0]))
+                named = pc.take(pa.array(["false", "true"]), texts_of)
+                column = pc.coalesce(named, pc.cast(column, pa.string()))
+            elif wanted == "bool" and found in ("int64", "double"):
+                column = pc.cast(column, pa.float64())  # 7 is neither true nor false, and is counted as such
+            elif wanted == "int64" and found == "double":
+                column = _whole_if_possible(column)
+            else:
+                column = pc.cast(column, arrow_type(wanted))
+        except pa.ArrowException as error:
+            raise ValueError(f"column {name!r} was {wanted} in training, is {found} now: {error}") from error
+        table = table.set_column(index, name, column)
+    return table
+
+
+def _whole_if_possible(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        return pc.cast(column, pa.int64())
+    except pa.ArrowInvalid:
+        return column
