@@ -1,4 +1,4 @@
-"""A dataset given in place of raw files: taken if it is what is asked for."""
+"""A dataset's name, and a dataset given in place of raw files: taken if it is what is asked for."""
 
 from __future__ import annotations
 
@@ -41,3 +41,14 @@ def open_as_asked(
             found = data.columns.get(name, "not there")
             raise InputError(f"is {found}, not {kind}", file=path, column=name, fix="Give the raw files")
     return data
+
+
+def dataset_name(path: str) -> str:
+    """The dataset's name where none is given: the file's or folder's, with hyphens.
+
+    >>> dataset_name("data/nyc_weather/")
+    'nyc-weather'
+    """
+    from vae_core.sources import files
+
+    return files.dataset_name(path, None).replace("_", "-")

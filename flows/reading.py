@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from flows import descriptions, judgements
@@ -72,12 +73,21 @@ def explain(
     return {**told, "same_key": len(rows), **judgements.marked(found, shown)[0]}
 
 
-def diff(old: str, new: str, *, top_k: int | None = None, output: str | None = None) -> dict[str, Any]:
-    """New, persisting and resolved anomalies of two reports; with `output` also as a Parquet file."""
+def diff(
+    old: str, new: str, *, top_k: int | None = None, output: str | None = None, replace: bool = False
+) -> dict[str, Any]:
+    """New, persisting and resolved anomalies of two reports; with `output` also as a Parquet file.
+
+    Raises Refused where there is such a file and it is not to be replaced.
+    """
     from flows import remote
     from vae_core import comparison
     from vae_core import report as reports
 
+    if output is not None and not output.lower().endswith(".parquet"):
+        raise InputError("is no Parquet file by its name", file=output, fix="End it in .parquet")
+    if output is not None and Path(output).exists() and not replace:
+        raise Refused(f"{one_line(output)} exists already. Add --replace to overwrite it.")
     ours, theirs = (reports.read_report(remote.local_report(path)) for path in (new, old))
     found = comparison.compare(theirs, ours, top_k=top_k)
     if output is not None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flows import collector, datasets, descriptions, judgements, last_known, registry, together
+from flows.datasets import dataset_name as dataset_name
 from flows.registry import ModelVersion, home
 from flows.scratch import scratch, sweep
 from vae_core import engines
@@ -38,6 +39,7 @@ def ingest(
     until: str | None = None,
     time: str | None = None,
     types: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | None = None,
     null_values: Sequence[str] = (),
     on_schema: str = "warn",
     encoding: str = "utf-8",
@@ -48,17 +50,19 @@ def ingest(
 ) -> Any:
     """Raw files -> a dataset folder (`vae_core.sources.Dataset`); the same content is found again.
 
-    `images` are the options of `vae_core.images.ingest`: size, fit, colour, column, or a model's shape.
+    `types` are of single columns, `columns` all that a model takes. `images` are the options of
+    `vae_core.images.ingest`: size, fit, colour, column, or a model's shape.
     """
     from vae_core import sources, stores
 
+    told = {**(columns or {}), **(types or {})}
     if stores.is_remote(path):
         path = str(stores.fetch(path, home() / "inputs"))
     if sources.is_dataset(path):
-        return datasets.open_as_asked(path, ids, start, until, types, images)
+        return datasets.open_as_asked(path, ids, start, until, told, images)
     from flows import pictures
 
-    if pictures.are_meant(path, images, is_table=bool(types)):
+    if pictures.are_meant(path, images, is_table=bool(told)):
         options = {"name": dataset or dataset_name(path), "ids": tuple(ids), "progress": progress}
         return pictures.ingest(path, store, images, timed=bool(start or until), **options)
     return sources.ingest(
@@ -66,7 +70,8 @@ def ingest(
         Path(store) if store else home() / "datasets",
         name=dataset or dataset_name(path),
         ids=tuple(ids),
-        columns=dict(types) if types else None,
+        columns=columns,
+        types=types,
         start=instant(start, "--from"),
         until=instant(until, "--until"),
         time=time,
@@ -77,17 +82,6 @@ def ingest(
         allow_empty=allow_empty,
         progress=progress,
     )
-
-
-def dataset_name(path: str) -> str:
-    """The dataset's name where none is given: the file's or folder's, with hyphens.
-
-    >>> dataset_name("data/nyc_weather/")
-    'nyc-weather'
-    """
-    from vae_core.sources import files
-
-    return files.dataset_name(path, None).replace("_", "-")
 
 
 def instant(text: str | None, flag: str) -> datetime | None:
@@ -310,7 +304,7 @@ def as_the_model_reads(version: ModelVersion, images: Mapping[str, Any] | None =
     encoding = storage.load(version.folder).encoding
     if encoding.preset == "images":
         return {"ids": encoding.ids, "images": {**(images or {}), "shape": encoding.shape.to_json()}}
-    return {"types": encoding.columns, "ids": encoding.ids, "time": encoding.time}
+    return {"columns": encoding.columns, "ids": encoding.ids, "time": encoding.time}
 
 
 def generate(model: str, *, n: int, output: str, **options: Any) -> dict[str, Any]:

@@ -85,6 +85,7 @@ def write_sample(
         "model_version": version.version,
         "n": n,
         "output": output,
+        "not_generated": [name for name in model.encoding.columns if name not in table.column_names],
         "compared_with": str(known.folder) if known is not None else None,
         "distances": compare(model, known, table, seed=seed) if known is not None else [],
         "realism": realism(model, known, table, seed=seed, peer=peer) if known is not None else None,

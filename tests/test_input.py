@@ -113,6 +113,18 @@ CASES: dict[str, Case] = {
     "a key column that is not there": case(csv("a\n1\n"), ids=["b"]),
     "text in a column of numbers": case(csv("a,b\nabc,0\n" + NUMBERS)),
     "hexadecimal text in a column of numbers": case(csv("a,b\n0x1F,0\n" + NUMBERS)),
+    "numbers with decimal commas": case(csv("a;b\n" + "1,5;2\n" * 20), delimiter=";"),
+    "text with commas, a few of them not decimal": case(
+        csv("a;b\n" + "1,5;2\n" * 20 + "red, blue;3\n" * 3),
+        lambda rows: rows["a"].tolist()[-1] == "red, blue",
+        delimiter=";",
+    ),
+    "semicolons between columns, and a comma in a column's name": case(csv("id;size, cm;ok\n1;2;3\n")),
+    "the type of one of two columns, with `--type`": case(
+        csv("a,b\n1,2\n"),
+        lambda rows: rows["a"].tolist() == ["1"] and rows["b"].tolist() == [2],
+        types={"a": "string"},
+    ),
     "a fraction where the model has whole numbers": case(
         csv("a\n12.0\n12.5\n"), lambda rows: rows["a"].tolist() == [12], columns={"a": "int64"}
     ),

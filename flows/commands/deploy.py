@@ -119,7 +119,7 @@ def deploy(
     )
 )
 def backfill(
-    file: Annotated[str, typer.Argument(help="A dataset file (.toml) with a schedule in [score].")],
+    file: Annotated[str, typer.Argument(help="A dataset file (.toml) whose part 'score' has a schedule.")],
     from_: Annotated[str, typer.Option("--from", help="The first interval's start (UTC).")],
     until: Annotated[str, typer.Option("--until", "--to", help="Where to end (UTC); not included itself.")],
     replace: Annotated[

@@ -43,7 +43,10 @@ def generate(
     prefect: UsePrefect = False,
     json: Json = False,
 ) -> None:
-    """Make new records like those of training, in the same columns, types, units and categories."""
+    """Make new records like those of training, in its types, units and categories.
+
+    Keys, identifiers and free text are not generated.
+    """
     from flows import steps
 
     options: dict[str, Any] = {

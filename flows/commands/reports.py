@@ -35,7 +35,12 @@ def report(
 ) -> None:
     """Show the top of a report's ranking, with the reasons; or draw its page, report.html, anew."""
     from flows import pages, reading
+    from vae_core.errors import InputError
 
+    if not html and (output is not None or since is not None):
+        raise InputError("--output and --since belong to a page", fix="Add --html, or leave them out")
+    if html and csv:
+        raise InputError("--html and --csv are two outputs", fix="Leave one of them out")
     if html:
         terminal.show(
             pages.draw(path, output=output, since=since, hide_values=hide_values), json, terminal.drawn
@@ -99,12 +104,14 @@ def diff(
         typer.Option(min=1, help="Compare the K first records of each. Default: the flagged ones."),
     ] = None,
     output: Annotated[str | None, typer.Option(help="Write all records also into this Parquet file.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite the output file.")] = False,
     json: Json = False,
 ) -> None:
     """Compare two reports by record id: which anomalies are new, persist, or are resolved."""
     from flows import reading
 
-    terminal.show(reading.diff(old, new, top_k=top_k, output=output), json, terminal.diff)
+    found = reading.diff(old, new, top_k=top_k, output=output, replace=replace)
+    terminal.show(found, json, terminal.diff)
 
 
 feedback = typer.Typer(

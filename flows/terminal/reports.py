@@ -7,13 +7,14 @@ from typing import Any
 
 from rich.console import Console
 
-from flows.terminal.text import counted, new_table, number, safe
+from flows.terminal.text import counted, cut, new_table, number, safe
 
 COLOURS = {"stable": "green", "moderate": "yellow", "strong": "bold red"}
 STATUS = {"new": "bold red", "persisting": "yellow", "resolved": "green"}
 SHOWN = 10  # records of each status
 SHOWN_LINES = 50  # judgements, the last ones
 MOVED = 5  # columns that a scoring command names
+LONGEST = 40  # characters of a value beside others
 VALUES_SHOWN, BESIDE = 20, 4  # columns, and similar records beside each other, that fit a terminal
 
 
@@ -94,9 +95,9 @@ def similar(console: Console, result: Mapping[str, Any]) -> None:
     beside = found[:BESIDE]
     table = new_table("column", "this record", *(f"({place})" for place in range(1, len(beside) + 1)))
     for name in names:
-        own = safe(result["values"][name])
+        own = safe(cut(result["values"][name], LONGEST))
         shown = f"[bold]{own}[/]" if name in first else own
-        table.add_row(safe(name), shown, *(safe(row["values"][name]) for row in beside))
+        table.add_row(safe(name), shown, *(safe(cut(row["values"][name], LONGEST)) for row in beside))
     console.print(table)
     if len(names) < len(result["values"]) or len(beside) < len(found):
         console.print("All columns and records: --json")
@@ -138,7 +139,7 @@ def judgement(console: Console, result: Mapping[str, Any]) -> None:
         + (
             "Later reports mark it as known."
             if result["verdict"] == "expected"
-            else "The next training leaves it out."
+            else f"The next training on data named {safe(result['dataset'])} leaves it out."
         )
     )
 

@@ -45,6 +45,16 @@ def safe(value: object) -> str:
     return escape(one_line(str(value)))
 
 
+def cut(value: object, longest: int) -> str:
+    """Text of at most so many characters.
+
+    >>> cut("a long text", 6), cut("short", 6)
+    ('a lon…', 'short')
+    """
+    text = str(value)
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 def fail(message: str, code: int) -> int:
     """One line on standard error; the exit code comes back."""
     print(f"elborank: {one_line(message)}", file=sys.stderr)

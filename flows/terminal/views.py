@@ -186,6 +186,8 @@ def generated(console: Console, result: Mapping[str, Any]) -> None:
     console.print(f"{counted(result['n'], 'record')} in {safe(result['output'])}", soft_wrap=True)
     if result.get("contact_sheet"):
         console.print(f"Contact sheet: {safe(result['contact_sheet'])}", soft_wrap=True)
+    if left := result.get("not_generated"):
+        console.print(f"Not generated, since the model leaves them out: {safe(', '.join(left))}")
     if realism := result.get("realism"):
         _realism(console, realism)
     if not result["distances"]:

@@ -49,6 +49,7 @@ class CsvReader:
             raise InputError(
                 f"{self.delimiter!r} cannot separate columns", fix="Take one character, such as ;"
             )
+        self._told = delimiter is not None
         self.block_bytes = block_bytes
         self.names, self._header_bytes = self._header()
         self.types = dict.fromkeys(self.names, pa.string())
@@ -99,6 +100,14 @@ class CsvReader:
                 f'the header is one column, "{shown(names[0], 60)}"',
                 file=self.source.path,
                 fix=f"If the columns are separated by {other!r}, say --delimiter {other!r}",
+            )
+        other = max((";", "\t", "|"), key=lambda mark: "".join(names).count(mark))
+        more = "".join(names).count(other) >= len(names)
+        if len(names) > 1 and more and not self._told and '"' not in lines[-1]:
+            raise InputError(
+                f"the header has more {other!r} than {self.delimiter!r}",
+                file=self.source.path,
+                fix=f"Say --delimiter {other!r} or --delimiter {self.delimiter!r}",
             )
         if any("\0" in name for name in names):
             fix = "If it is UTF-16, say --encoding utf-16-le; else copy it again"

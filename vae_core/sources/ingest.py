@@ -35,6 +35,7 @@ class Options:
 
     ids: tuple[str, ...]
     columns: dict[str, str] | None
+    types: dict[str, str]
     start: int | None
     until: int | None
     time: str | None
@@ -51,6 +52,7 @@ def ingest(
     name: str | None = None,
     ids: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
+    types: Mapping[str, str] | None = None,
     start: Moment = None,
     until: Moment = None,
     time: str | None = None,
@@ -64,10 +66,10 @@ def ingest(
     """Read a file, a folder or a glob of Parquet or CSV files into `<store>/<name>/<12 hex of the digest>/`.
 
     `ids` are the columns whose values make a record's key. `columns` (a model's) are enforced; without them
-    types are inferred from all cells. `start` and `until` keep the half-open interval of the time column
-    (`time`, or the only one); without a zone they are UTC. `on_schema="stop"` refuses columns that are new to
-    `columns`; `allow_empty` takes an interval without records. `progress` is called with the
-    number of records read so far.
+    types are inferred from all cells, but for those that `types` tells. `start` and `until` keep the
+    half-open interval of the time column (`time`, or the only one); without a zone they are UTC.
+    `on_schema="stop"` refuses columns that are new to `columns`; `allow_empty` takes an interval without
+    records. `progress` is called with the number of records read so far.
 
     When the same content with the same options is there already, it is returned without work. Every record
     read is kept, quarantined or outside the interval; the counts add up. Raises InputError: one line that
@@ -78,6 +80,7 @@ def ingest(
     options = Options(
         ids=tuple(dict.fromkeys(ids)),
         columns=None if columns is None else dict(columns),
+        types=dict(types or {}),
         start=_ticks(start, "start"),
         until=_ticks(until, "end"),
         time=time,
@@ -179,11 +182,12 @@ def _write(
 def _table(readers: list[schema.Reader], options: Options) -> tuple[Table, list[str]]:
     """Which columns, of which types; and warnings about those left out."""
     needed = [*options.ids, *([options.time] if options.time else [])]
-    wanted = options.columns or {}
+    wanted = {**(options.columns or {}), **options.types}
     if options.columns is not None:
         names, warnings = schema.model_columns(readers, wanted, needed, options.on_schema)
     else:
-        schema.model_columns(readers, {}, needed, "warn")  # refuses what is not there, with the nearest name
+        named = [*needed, *options.types]
+        schema.model_columns(readers, {}, named, "warn")  # refuses what is not there, with the nearest name
         names, warnings = schema.same_columns(readers), []
     names, left_out = schema.usable(readers, names, [*needed, *wanted])
     schema.check_types(readers, wanted)
@@ -265,10 +269,11 @@ def _check_unchanged(sources: list[Source], before: list[os.stat_result]) -> Non
 def _digest(options: Options, sources: list[Source], digests: list[str], name: str) -> str:
     """The sha256 of all that decides what the dataset holds: names and contents of the files, and options."""
     columns = None if options.columns is None else list(options.columns.items())
+    given = {name: value for name, value in vars(options).items() if name != "types" or value}
     content = {
         "format": FORMAT,
         "name": name,
-        "options": {**vars(options), "columns": columns},
+        "options": {**given, "columns": columns},
         "sources": [[source.name, source.format, sha] for source, sha in zip(sources, digests, strict=True)],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -167,4 +167,10 @@ def _inferred(
         for block in reader.blocks(list(names)):
             for name, column in zip(names, block.table.columns, strict=True):
                 evidence[name].see(column, EMPTY_ONLY if name in ids else nulls)
+    for name, seen in evidence.items():
+        if seen.decimal_commas:
+            point = seen.example.replace(".", "").replace(",", ".")
+            problem = f'numbers with a decimal comma, such as "{seen.example}", would be read as text'
+            fix = f"Write {point} in its place, or take them as text: --type {name}=string"
+            raise InputError(problem, file=readers[0].source.path, column=name, fix=fix)
     return {name: evidence[name].kind() for name in names}
