@@ -96,13 +96,15 @@ def chosen(found: Suspects, deficit: np.ndarray, top: int) -> list[list[int]]:
     costs = np.take_along_axis(deficit, order, axis=1).tolist()
     own = np.take_along_axis(deficit, found.columns, axis=1).tolist()
     suspected, gains, missing = found.columns.tolist(), found.gains.tolist(), found.missing.tolist()
-    result = []
+    result, combination = [], deficit.shape[1] - 1
     for row, (ordered, by_cost) in enumerate(zip(found.ordered(), order.tolist(), strict=True)):
         largest, most = by_cost[0], costs[row][0]
         named: list[int] = []
         for place, k in enumerate(ordered):
             absent = missing[row][k]
             surprising = own[row][k] > 0 and not (absent and own[row][k] < SMALL * most)
+            if suspected[row][k] == combination and largest != combination:
+                continue  # it is no cell that could be mended: its place is by its cost
             # A missing cell that costs hardly anything is to blame if its repair mends what costs the most.
             to_blame = place == 0 and absent and gains[row][k] > max(most, NOTHING)
             if surprising or to_blame:
