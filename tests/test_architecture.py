@@ -29,6 +29,7 @@ ORDER = (
     "publishing",
     "engines",
     "detector",
+    "frames",
     "storage",
     "images",
     "training",

@@ -15,8 +15,8 @@ def test_the_largest_surprise_is_always_named(top: int) -> None:
     columns = np.array([[0, 1, 2, 3, 4]])
     gains = np.array([[1.0, 9.0, 3.0, 8.0, 7.0]])
     found = Suspects(columns, gains, np.array([[False, False, False, True, True]]), [])
-    order = chosen(found, 0, np.array([20.0, 15.0, 10.0, 5.0, 4.0, 0.5]), top)
-    assert order == {2: [1, 0], 3: [1, 3, 0], 5: [1, 3, 0, 4, 2]}[top]
+    order = chosen(found, np.array([[20.0, 15.0, 10.0, 5.0, 4.0, 0.5]]), top)
+    assert order == [{2: [1, 0], 3: [1, 3, 0], 5: [1, 3, 0, 4, 2]}[top]]
 
 
 @pytest.mark.parametrize(
@@ -31,4 +31,12 @@ def test_the_largest_surprise_is_always_named(top: int) -> None:
 def test_when_a_missing_cell_comes_first(own: float, gain: float, expected: list[int]) -> None:
     columns, gains = np.array([[0, 1, 2, 3, -1]]), np.array([[10.0, 5.0, 1.0, gain, -np.inf]])
     found = Suspects(columns, gains, np.array([[False, False, False, True, False]]), [])
-    assert chosen(found, 0, np.array([20.0, 15.0, -0.1, own, -np.inf]), 5) == expected
+    assert chosen(found, np.array([[20.0, 15.0, -0.1, own, -np.inf]]), 5) == [expected]
+
+
+def test_an_unusual_combination_comes_first_only_where_it_costs_the_most() -> None:
+    """Nothing can be repaired of it: its gain is what it costs, which a column's repair may fall short of."""
+    columns = np.array([[0, 1, 2], [2, 0, 1]])
+    gains = np.array([[3.0, 2.0, 5.0], [9.0, 3.0, 2.0]])
+    found = Suspects(columns, gains, np.zeros((2, 3), bool), [])
+    assert chosen(found, np.array([[20.0, 4.0, 5.0], [4.0, 3.0, 9.0]]), 5) == [[0, 1, 2], [2, 0, 1]]

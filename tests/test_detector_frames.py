@@ -1,0 +1,88 @@
+"""How VAEDetector takes what pandas holds, what predict flags, and what samples look like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.test_detector import frame, numbers, quick
+
+
+@pytest.mark.parametrize("trained", [int, float, "float64 with missing", "Float64"])
+def test_a_category_is_the_same_however_pandas_holds_its_number(trained: Any) -> None:
+    r = np.random.default_rng(0)
+    x = frame().assign(code=r.choice([1, 2, 3], len(frame())))
+    own = x["code"].astype(float).where(r.random(len(x)) > 0.1) if "missing" in str(trained) else x["code"]
+    own = own if "missing" in str(trained) else own.astype(trained)
+    detector = quick().fit(x.assign(code=own.astype("category")))
+    expected = detector.score_samples(x.assign(code=x["code"].astype("category")))
+    for other in (x["code"], x["code"].astype(float), x["code"].astype(float).astype("category")):
+        np.testing.assert_array_equal(detector.score_samples(x.assign(code=other)), expected)
+    made = detector.sample(20)["code"]
+    assert made.dtype == own.astype("category").dtype
+    assert made.notna().all()
+
+
+def test_a_category_of_yes_and_no_takes_0_and_1() -> None:
+    x = frame()
+    detector = quick().fit(x.assign(paid=x["paid"].astype("category")))
+    np.testing.assert_array_equal(
+        detector.score_samples(x.assign(paid=x["paid"].astype(int))), detector.score_samples(x)
+    )
+
+
+def test_categories_may_be_dates_and_numbers_of_any_length() -> None:
+    x = frame()
+    day = pd.Series(pd.to_datetime(["2020-01-01", "2020-02-01"])).sample(len(x), replace=True, random_state=0)
+    big = pd.Series([10**30, 2 * 10**30], dtype=object).sample(len(x), replace=True, random_state=1)
+    x = x.assign(day=day.astype("category").to_numpy(), big=big.to_numpy())
+    x["day"] = pd.Categorical(day)
+    detector = quick().fit(x)
+    assert detector.model_.encoding.kinds["day"] == detector.model_.encoding.kinds["big"] == "category"
+    plain = x.assign(day=day.to_numpy())
+    np.testing.assert_array_equal(detector.score_samples(plain), detector.score_samples(x))
+
+
+@pytest.mark.parametrize(("rows", "place"), [(200, 1), (400, 2), (2000, 10)])
+def test_predict_flags_what_has_a_p_value_of_at_most_alpha(rows: int, place: int) -> None:
+    detector = quick().fit(numbers(rows))
+    held_out = np.sort(-detector.model_.calibration.scores)
+    assert place == int(0.05 * (len(held_out) + 1))
+    assert detector.offset_ == held_out[place - 1]
+    new = numbers(3000, seed=1)
+    as_low = (held_out[None, :] <= detector.score_samples(new)[:, None]).sum(1)
+    p = (1 + as_low) / (1 + len(held_out))  # of a conformal test
+    np.testing.assert_array_equal(detector.predict(new) == -1, p <= 0.05)
+
+
+def test_too_few_held_out_records_for_alpha_are_told() -> None:
+    with pytest.warns(UserWarning, match="10 held-out records are too few for a p-value of 0.05"):
+        detector = quick().fit(numbers(100))
+    assert detector.offset_ == -detector.model_.calibration.scores.max()
+
+
+def test_samples_of_an_array_have_all_its_columns() -> None:
+    x = np.c_[np.full(300, np.nan), numbers(300)]
+    detector = quick().fit(x)
+    made = detector.sample(3)
+    assert made.shape == (3, 4)
+    assert np.isnan(made[:, 0]).all()
+    assert np.isfinite(detector.score_samples(made)).all()
+    assert detector.sample(3, random_state=np.random.default_rng(1)).shape == (3, 4)
+
+
+def test_kinds_take_the_names_that_the_frame_has() -> None:
+    x = pd.DataFrame(np.round(numbers() * 5))
+    assert quick(kinds={0: "real"}).fit(x).model_.encoding.kinds["0"] == "real"
+    x.columns = pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)])
+    assert quick(kinds={("a", 2): "real"}).fit(x).model_.encoding.kinds["('a', 2)"] == "real"
+
+
+def test_a_second_fit_leaves_nothing_of_the_first() -> None:
+    images = np.random.default_rng(0).random((60, 8, 8))
+    detector = quick().fit(frame()).fit(images)
+    assert not hasattr(detector, "feature_names_in_")
+    assert detector.sample(2).shape == (2, 8, 8)
