@@ -37,13 +37,16 @@ def table(rows: int, kinds: tuple[str, ...], seed: int) -> pa.Table:
     """Columns of six factors and some noise, turned into the kinds in turn."""
     generator = np.random.default_rng(seed)
     mixing = np.random.default_rng(0).normal(size=(6, COLUMNS))
-    x = generator.normal(size=(rows, 6)) @ mixing + 0.3 * generator.normal(size=(rows, COLUMNS))
+    factors = generator.normal(size=(rows, 6))
+    x = factors @ mixing + 0.3 * generator.normal(size=(rows, COLUMNS))
+    large = [j for j in range(COLUMNS) if kinds[j % len(kinds)] == "large"]
+    x[:, large] = factors[:, :1] + 0.3 * generator.normal(size=(rows, len(large)))  # else they are set apart
     made = {
         "real": lambda own: pa.array(own),
         "whole": lambda own: pa.array(np.rint(4 * own).astype(np.int64)),
         "boolean": lambda own: pa.array(own > 0),
         "category": lambda own: pa.array(COLOURS[np.clip(np.rint(own + 2), 0, 5).astype(int)], pa.string()),
-        "large": lambda own: pa.array([f"shop {min(max(round(9 * v + 30), 0), 59)}" for v in own]),
+        "large": lambda own: pa.array([f"shop {min(max(round(12 * v + 30), 0), 59)}" for v in own]),
     }
     return pa.table({f"c{j:02}": made[kinds[j % len(kinds)]](x[:, j]) for j in range(COLUMNS)})
 
