@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flows import steps
+from flows import datasets
 from flows.dataset_file import SECTIONS, DatasetFile, Scheduled
 from flows.intervals import EPOCH, Schedule, every_of
 from flows.registry import home
@@ -241,7 +241,7 @@ def serve(
     when = Schedule(every, cron)  # refuses what cannot be read, before anything is registered
     _needs_a_server()
     chosen = _without_nothing(absolute(parameters)) | {"every": every, "cron": cron}
-    name = name or chosen.get("dataset") or steps.dataset_name(chosen["path"])
+    name = name or chosen.get("dataset") or datasets.dataset_name(chosen["path"])
     from prefect.types.entrypoint import EntrypointType
 
     from flows import prefect_server

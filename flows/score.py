@@ -7,7 +7,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows import last_known, notifications, reading, registry, scheduled, steps
+from flows import datasets, last_known, notifications, reading, registry, scheduled, steps
 from flows.dataset_file import Notify
 from flows.ingest import read
 from flows.intervals import Schedule
@@ -26,7 +26,7 @@ def rank(model: registry.ModelVersion, data: Any, options: dict[str, Any]) -> di
 def run_name() -> str:
     """`score nyc-weather`, with the start of the interval where there is one."""
     given = flow_run.parameters
-    name = given.get("dataset") or steps.dataset_name(given["path"])
+    name = given.get("dataset") or datasets.dataset_name(given["path"])
     return f"score {name} {given.get('as_of') or ''}".strip()
 
 
@@ -79,7 +79,7 @@ def score_flow(
         chosen = scheduled.of_interval(due, only=only_interval)
         as_of, allow_empty = chosen["as_of"], chosen.get("allow_empty", allow_empty)
         start, until = chosen.get("start", start), chosen.get("until", until)
-        kept = scheduled.published_for(output, dataset or steps.dataset_name(path), due[0])
+        kept = scheduled.published_for(output, dataset or datasets.dataset_name(path), due[0])
         if kept is not None and not replace:
             publish_report(kept)
             return kept

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flows import collector, datasets, descriptions, judgements, last_known, registry, together
-from flows.datasets import dataset_name as dataset_name
 from flows.registry import ModelVersion, home
 from flows.scratch import scratch, sweep
 from vae_core import engines
@@ -63,12 +62,12 @@ def ingest(
     from flows import pictures
 
     if pictures.are_meant(path, images, is_table=bool(told)):
-        options = {"name": dataset or dataset_name(path), "ids": tuple(ids), "progress": progress}
+        options = {"name": dataset or datasets.dataset_name(path), "ids": tuple(ids), "progress": progress}
         return pictures.ingest(path, store, images, timed=bool(start or until), **options)
     return sources.ingest(
         path,
         Path(store) if store else home() / "datasets",
-        name=dataset or dataset_name(path),
+        name=dataset or datasets.dataset_name(path),
         ids=tuple(ids),
         columns=columns,
         types=types,

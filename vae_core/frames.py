@@ -108,8 +108,8 @@ def like_training(table: pa.Table, model: FittedModel) -> pa.Table:
             raise ValueError(f"column {name!r} was {wanted} in training, is {found} now")
         try:
             if wanted == "bool" and model.encoding.kinds[name] == "category" and found in ("int64", "double"):
-                texts_of = pc.index_in(pc.cast(column, pa.float64()), pa.array([0.0, 1.0]))
-                named = pc.take(pa.array(["false", "true"]), texts_of)
+                places = pc.index_in(pc.cast(column, pa.float64()), pa.array([0.0, 1.0]))
+                named = pc.take(pa.array(["false", "true"]), places)
                 column = pc.coalesce(named, pc.cast(column, pa.string()))
             elif wanted == "bool" and found in ("int64", "double"):
                 column = pc.cast(column, pa.float64())  # 7 is neither true nor false, and is counted as such

@@ -94,26 +94,24 @@ class CsvReader:
             raise InputError(f"the header cannot be read: {NOT_CLOSED}", file=self.source.path) from cause
         if names is None:
             raise InputError("there is no header, only blank lines", file=self.source.path)
-        other = next((mark for mark in (";", "\t", "|", ",") if mark in names[0]), None)
-        if len(names) == 1 and other is not None:
-            raise InputError(
-                f'the header is one column, "{shown(names[0], 60)}"',
-                file=self.source.path,
-                fix=f"If the columns are separated by {other!r}, say --delimiter {other!r}",
-            )
-        other = max((";", "\t", "|"), key=lambda mark: "".join(names).count(mark))
-        more = "".join(names).count(other) >= len(names)
-        if len(names) > 1 and more and not self._told and '"' not in lines[-1]:
-            raise InputError(
-                f"the header has more {other!r} than {self.delimiter!r}",
-                file=self.source.path,
-                fix=f"Say --delimiter {other!r} or --delimiter {self.delimiter!r}",
-            )
+        self._check_delimiter(names, lines[-1])
         if any("\0" in name for name in names):
             fix = "If it is UTF-16, say --encoding utf-16-le; else copy it again"
             raise InputError("NUL bytes stand in the header", file=self.source.path, fix=fix)
         check_names(names, self.source.path)
         return names, len("".join(lines).encode("utf-8"))
+
+    def _check_delimiter(self, names: list[str], header: str) -> None:
+        """Another character that stands in the names as often as columns end may be what separates them."""
+        other = max((";", "\t", "|", ","), key="".join(names).count)
+        meant = len(names) > 1 and (self._told or '"' in header)  # a user's word, and names in quotes, count
+        if "".join(names).count(other) < len(names) or meant:
+            return
+        what = "is one column" if len(names) == 1 else f"has more {other!r} than {self.delimiter!r}"
+        fix = f"If the columns are separated by {other!r}, say --delimiter {other!r}"
+        if len(names) > 1:
+            fix += f", else --delimiter {self.delimiter!r}"
+        raise InputError(f'the header {what}, "{shown(header.strip(), 60)}"', file=self.source.path, fix=fix)
 
     def _whole_lines(self) -> Iterator[tuple[bytes, bool]]:
         """The text as UTF-8 in blocks that end with a line end, and whether the block is the last one."""

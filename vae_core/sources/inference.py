@@ -11,8 +11,8 @@ from vae_core.arrow import TYPES
 from vae_core.sources.cells import INFINITE, NUMBER, TIMESTAMP, WHOLE, parsed, typed, without_missing
 
 SHARE = 0.95  # of the cells that are there; the few others are then taken for faults, not for text
-# Numbers with a decimal comma: as text each would be a category of its own.
-DECIMAL_COMMA, FEWEST = r"^[+-]?(\d{1,3}(\.\d{3})+|\d+),\d+$", 10
+# Numbers with a comma, for decimals or thousands: as text each would be a category of its own.
+WITH_COMMA, FEWEST = r"^[+-]?(\d{1,3}([.,]\d{3})+|\d+),\d+(\.\d+)?$", 10
 CANONICAL = r"^(?:0|-?[1-9]\d*)$"
 NO_NULLS = pa.array([], pa.string())
 
@@ -36,7 +36,7 @@ class Evidence:
     times: int = 0
     fractions: bool = False
     commas: int = 0
-    example: str = ""  # of a decimal comma
+    example: str = ""  # of a number with a comma
 
     def see(self, raw: pa.Array, nulls: pa.Array) -> None:
         """Add the cells of one block of text."""
@@ -56,7 +56,7 @@ class Evidence:
         self.fractions |= bool(pc.any(pc.and_(number, pc.invert(literal))).as_py())
         self.numbers += _sum(counts, pc.or_(number, _matches(pc.utf8_lower(values), INFINITE)))
         self.truths += _sum(counts, pc.is_in(pc.utf8_lower(values), pa.array(["true", "false"])))
-        comma = _matches(values, DECIMAL_COMMA)
+        comma = _matches(values, WITH_COMMA)
         self.commas += _sum(counts, comma)
         self.example = self.example or next(iter(values.filter(comma).to_pylist()), "")
         dates = _only(values, _matches(values, TIMESTAMP))
@@ -83,8 +83,8 @@ class Evidence:
         return not times.faults
 
     @property
-    def decimal_commas(self) -> bool:
-        """Whether these are numbers with a decimal comma, which are read as text."""
+    def numbers_with_commas(self) -> bool:
+        """Whether these are numbers with a comma, which would be read as text."""
         return not self.is_id and self.cells >= FEWEST and self.commas >= SHARE * self.cells
 
     def kind(self) -> str:

@@ -168,9 +168,9 @@ def _inferred(
             for name, column in zip(names, block.table.columns, strict=True):
                 evidence[name].see(column, EMPTY_ONLY if name in ids else nulls)
     for name, seen in evidence.items():
-        if seen.decimal_commas:
-            point = seen.example.replace(".", "").replace(",", ".")
-            problem = f'numbers with a decimal comma, such as "{seen.example}", would be read as text'
-            fix = f"Write {point} in its place, or take them as text: --type {name}=string"
+        if seen.numbers_with_commas:
+            problem = f'numbers with a comma, such as "{seen.example}", would be read as text'
+            told = f"{name}=string"
+            fix = f"Write a decimal point and no other separator, or: elborank ingest --type {told!r}"
             raise InputError(problem, file=readers[0].source.path, column=name, fix=fix)
     return {name: evidence[name].kind() for name in names}
