@@ -151,6 +151,7 @@ def test_generate_writes_records_in_the_columns_types_and_categories_of_the_data
     made = run_json(capsys, *arguments)
     table = pq.read_table(target).to_pandas()
     assert len(table) == 300
+    assert made["not_generated"] == ["sale"]  # the key
     assert set(table["kind"]) <= {"apple", "=pear", "[red]plum[/red]", "other"}
     assert table["card"].dtype == bool
     distances = {row["column"]: row["vae"] for row in made["distances"]}

@@ -138,3 +138,18 @@ def test_a_second_weekly_run_shows_what_is_new_persists_and_is_resolved(
     ]  # fmt: skip
     assert main(["diff", reports[0], str(tmp_path)]) == 2
     assert "is not a published report" in capsys.readouterr().err
+
+
+def test_a_comparison_overwrites_no_file_unasked(
+    pair: tuple[report.Report, report.Report], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept.parquet"
+    kept.write_text("precious")
+    command = ["diff", *(str(one.folder) for one in pair), "--output", str(kept)]
+    assert main(command) == 3
+    assert "Add --replace to overwrite it" in capsys.readouterr().err
+    assert kept.read_text() == "precious"
+    assert main([*command, "--replace"]) == 0
+    assert pq.read_table(kept).num_rows
+    assert main([*command[:-1], str(tmp_path / "kept.csv")]) == 2
+    assert not (tmp_path / "kept.csv").exists()
