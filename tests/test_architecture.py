@@ -58,6 +58,7 @@ ORDER = (
     "columns",
     "arrow",
     "ppca",
+    "noise",
     "chance",
     "realism",
     "model",

@@ -18,7 +18,6 @@ from vae_core.bounds import (
     kl_standard_normal,
     log_normal,
     log_weights,
-    noise_blocks,
     reparameterize,
 )
 from vae_core.likelihoods import LIKELIHOODS
@@ -200,48 +199,3 @@ def test_elbo_below_importance_bound_below_log_p_of_x_in_expectation_over_noise(
     assert many.mean() < exact + error(many)
     _, bound, _ = linear_joint(1.3, noise.reshape(-1, 1, 1), shift=0.3)
     assert bound.item() == pytest.approx(float(one.mean()), abs=error(one))
-
-
-def test_noise_follows_from_the_seed_and_leaves_the_worlds_generator_alone() -> None:
-    before = torch.random.get_rng_state()
-    first, again, other = (noise_blocks(4, 4, 3, seed=s) for s in (5, 5, 6))
-    assert torch.equal(before, torch.random.get_rng_state())
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert first.dtype == torch.float32
-
-
-@pytest.fixture(scope="module")
-def many_seeds() -> Tensor:
-    """Noise of 250 seeds that share no block: (seeds, 4 blocks, 4 draws, 2 latents)."""
-    return torch.stack([noise_blocks(4, 4, 2, seed=10 * seed) for seed in range(250)]).double()
-
-
-def test_every_noise_point_is_standard_normal_over_the_seeds(many_seeds: Tensor) -> None:
-    p_values = [stats.kstest(point.numpy(), "norm").pvalue for point in many_seeds.flatten(1).T]
-    assert min(p_values) > 1e-4  # 32 points
-
-
-def test_blocks_of_noise_are_independent_of_each_other(many_seeds: Tensor) -> None:
-    means = many_seeds.mean(2).flatten(1)  # (seeds, blocks x latents)
-    correlation = np.corrcoef(means.T.numpy()) - np.eye(8)
-    assert np.abs(correlation).max() < 4.5 / math.sqrt(250)
-
-
-def integral(noise: Tensor) -> Tensor:
-    """Estimates of the mean of z^2 + z, which is 1: (..., draws, latents) -> (...), by the first latent."""
-    z = noise[..., 0]
-    return (z.square() + z).mean(-1)
-
-
-def test_a_low_discrepancy_mean_errs_less_than_one_of_independent_draws(many_seeds: Tensor) -> None:
-    assert float(many_seeds.mean(2).var()) < 0.25 * (
-        1 / 4
-    )  # the mean of 4 independent draws has variance 1 / 4
-
-
-def test_the_spread_of_independent_blocks_estimates_the_error_of_their_mean(many_seeds: Tensor) -> None:
-    means = integral(many_seeds)  # (seeds, blocks)
-    estimated = (means.var(1) / 4).mean().sqrt()
-    actual = (means.mean(1) - 1).square().mean().sqrt()
-    assert 0.8 < float(estimated / actual) < 1.25

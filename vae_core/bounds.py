@@ -8,7 +8,6 @@ m features and the p latents. Networks carry log-variances: in float32 exp(-120)
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -19,7 +18,6 @@ __all__ = [
     "kl_standard_normal",
     "log_normal",
     "log_weights",
-    "noise_blocks",
     "reparameterize",
 ]
 
@@ -92,28 +90,3 @@ def log_weights(log_likelihood: Tensor, mean: Tensor, log_variance: Tensor, nois
     log_prior = -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1, dtype=torch.float64)
     log_q = -0.5 * (noise.square() + log_variance + math.log(2 * math.pi)).sum(-1, dtype=torch.float64)
     return log_likelihood + log_prior - log_q
-
-
-def noise_blocks(blocks: int, draws: int, latents: int, *, seed: int) -> Tensor:
-    """Scrambled low-discrepancy blocks of standard normal noise: (blocks, draws, latents), float32.
-
-    They belong to a model and are shared by all records, so that a score depends on the record alone and the
-    estimate's error is nearly common to all of them. Owen's scrambled Sobol points through the inverse normal
-    distribution function; every single point is standard normal over the seeds.
-
-    >>> noise_blocks(4, 4, 3, seed=0).shape
-    torch.Size([4, 4, 3])
-    """
-    return _noise_blocks(blocks, draws, latents, seed).clone()
-
-
-@lru_cache(maxsize=32)
-def _noise_blocks(blocks: int, draws: int, latents: int, seed: int) -> Tensor:
-    points = [
-        torch.quasirandom.SobolEngine(latents, scramble=True, seed=seed + block).draw(
-            draws, dtype=torch.float64
-        )
-        for block in range(blocks)
-    ]
-    tiny = 2.0**-32
-    return torch.special.ndtri(torch.stack(points).clamp(tiny, 1 - tiny)).float()

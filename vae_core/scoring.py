@@ -11,17 +11,18 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from vae_core.bounds import importance_bound, kl_standard_normal, log_weights, noise_blocks
+from vae_core.bounds import importance_bound, kl_standard_normal, log_weights
 from vae_core.calibration import Calibration
 from vae_core.encoding import Encoded, TableEncoding
 from vae_core.members import Companion, scores_of
 from vae_core.model import VAE
+from vae_core.noise import noise_blocks
 from vae_core.records import are_among, identities
 from vae_core.tilt import Tilt
 
 __all__ = ["Contributions", "FittedModel", "Scores"]
 
-BLOCKS = 4  # independently scrambled blocks of noise: their spread gives elbo_se
+BLOCKS = 4  # of noise, each with matched moments: their spread gives elbo_se
 # A micro-batch: so many records, and draws at a time until so many codes are decoded at once. The numbers
 # then stay in the processor's cache; decoder outputs are bounded for wide tables.
 BATCH_ROWS, BATCH_CODES, BATCH_ELEMENTS = 1024, 4096, 2_000_000
@@ -102,10 +103,10 @@ class FittedModel:
         return [(b, piece) for b, block in enumerate(pieces) for piece in block]
 
     def with_draws(self, draws: int) -> FittedModel:
-        """The same model scored with another number of draws (a multiple of 4, or 1 to 3 in one block)."""
+        """The same model scored with another number of draws: in 4 blocks, 2 or 1, each of whole pairs."""
         if draws < 1:
             raise ValueError(f"draws must be at least 1; got {draws}")
-        blocks = BLOCKS if draws % BLOCKS == 0 else 1
+        blocks = next(b for b in (BLOCKS, 2, 1) if draws % (2 * b) == 0 or b == 1)
         seed = int(self.settings.get("random_state", 0))
         noise = noise_blocks(blocks, draws // blocks, self.vae.architecture.latent, seed=seed)
         return replace(self, noise=noise)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from vae_core import distributed
-from vae_core.bounds import noise_blocks
 from vae_core.calibration import Calibration
 from vae_core.committee import with_companions
 from vae_core.descent import Progress, Run, TrainingStopped, optimise, stopped
@@ -25,6 +24,7 @@ from vae_core.left_out import learn_vectors
 from vae_core.linear_start import set_input_scaling, start_linear
 from vae_core.minibatches import InMemory, Minibatches, Stream, Streamed, tensors
 from vae_core.model import VAE, Architecture
+from vae_core.noise import noise_blocks
 from vae_core.records import MOST_CELLS, STREAM_CELLS, TrainingRecords, check_enough, gather
 from vae_core.scoring import BLOCKS, Contributions, FittedModel
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 import torch
 
 from vae_core import distributed
-from vae_core.bounds import noise_blocks
 from vae_core.calibration import Calibration
 from vae_core.descent import Run, optimise
 from vae_core.images.encoding import ImageEncoding
@@ -21,6 +20,7 @@ from vae_core.images.pixels import Shape
 from vae_core.likelihoods import LIKELIHOODS, Likelihood
 from vae_core.minibatches import InMemory, tensors
 from vae_core.model import VAE, Architecture
+from vae_core.noise import noise_blocks
 from vae_core.ppca import ProbabilisticPCA
 from vae_core.records import TrainingRecords, check_enough, gather, take
 from vae_core.scoring import BLOCKS
