@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,18 @@ def test_what_one_training_holds_out_the_next_one_holds_out_too(prepared: tuple[
     settings = {"steps": 5, "members": 1, "random_state": 9}
     other = storage.load(steps.fit(data, good.parent / "other", kinds={}, settings=settings))
     assert evidence.choose(data, [one, other])[0].equals(found)
+
+
+def test_models_that_differ_in_their_draws_alone_are_equal(prepared: tuple[Any, Path, Path]) -> None:
+    data, good, _ = prepared
+    model = storage.load(good).with_members(["vae"])
+    records, *_ = evidence.choose(data, [model])
+    bounds = [
+        evidence.in_user_units(replace(model, settings={**model.settings, "random_state": seed}), records)
+        for seed in range(4)
+    ]
+    apart = np.abs(np.mean(bounds, axis=1)[:, None] - np.mean(bounds, axis=1))
+    assert 0 < apart.max() < 0.1  # nats
 
 
 def test_planted_errors_change_cells_and_nothing_else(prepared: tuple[Any, Path, Path]) -> None:
