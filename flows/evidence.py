@@ -180,7 +180,7 @@ def other_measure(one: FittedModel, other: FittedModel) -> str:
 def in_user_units(model: FittedModel, table: pa.Table) -> np.ndarray:
     """The bound of each record as a density in the user's units over its observed columns: (n,), nats.
 
-    Untilted: a tighter bound, and no mean is one record's squared distance. With many draws: what the few of a
+    Untilted: a tighter bound, and no mean is one record's squared distance. With many draws: what few of a
     model err by is the same for all of its records, so that no standard error over records would tell.
     """
     encoding = model.encoding
