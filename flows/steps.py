@@ -189,7 +189,7 @@ def register(
             "dataset": data.name,
             "dataset_digest": data.digest,
             "dataset_folder": str(Path(data.folder).absolute()),
-            "heldout_elbo": repr(summary.get("heldout_elbo", "")),
+            **({} if summary.get("heldout_is") == "fit" else {"heldout_elbo": repr(summary["heldout_elbo"])}),
             "rows": str(data.rows),
         },
         once=TRAINING_KEY,
