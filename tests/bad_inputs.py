@@ -93,6 +93,7 @@ TYPED = [
     ("a folder that is no report", ["report", "."], "is not a published report"),
     ("a page's file without a page", ["report", ".", "--output", "x.html"], "Add --html"),
     ("a page as CSV", ["report", ".", "--html", "--csv"], "two outputs"),
+    ("feedback on a dataset that is not there", ["feedback", "list", "--dataset", "sails"], 'the nearest name here is "sales". There are: '),
     ("a comparison's ending that is not written", ["diff", ".", ".", "--output", "x.csv"], "End it in .parquet"),
     ("reasons from a folder that is no report", ["explain", "{folder}", "s9999"], "is not a published report"),
     ("an ending that is not written", ["generate", "--model", MODEL, "--n", "3", "--output", "{folder}/x.xlsx"], "End it in .parquet or .csv"),
