@@ -105,6 +105,8 @@ TYPED = [
     ("a length of time that is none", ["deploy", "sales.csv", "--model", MODEL, "--every", "soon"], "not a length of time"),
     ("a cron expression that is none", ["deploy", "sales.csv", "--model", MODEL, "--cron", "every hour"], "not a schedule"),
     ("data without a model to deploy", ["deploy", "sales.csv", "--every", "1h"], "Give --model"),
+    ("data in place of a dataset file", ["deploy", "sales.csv", "--yaml"], "Give a file that ends in .toml"),
+    ("the same with a model and a schedule", ["deploy", "sales.csv", "--model", MODEL, "--every", "1h", "--yaml"], "sales.csv: --yaml prints the deployments of a dataset file"),
     ("a promotion of a model that is not there", ["models", "promote", "ship"], "ship"),
     ("a rollback without a version before", ["models", "rollback", "shop"], "previous"),
     ("checks that nobody asked for", ["models", "checks", "shop", "--version", "1"], "elborank models promote shop"),
