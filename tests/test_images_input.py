@@ -154,6 +154,9 @@ def test_arrays_and_parquet_columns_hold_images_too(tmp_path: Path) -> None:
         np.testing.assert_array_equal(pixels(dataset)[..., 0], images)
     keyed = ingest(tmp_path / "e.parquet", tmp_path / "store", ids=["key"])
     assert next(sources.batches(keyed))["_record_id"].to_pylist() == list("abcdefg")
+    pq.write_table(pa.table({"key": list("aabaaba"), "image": files}), tmp_path / "f.parquet")
+    (told,) = ingest(tmp_path / "f.parquet", tmp_path / "store", ids=["key"]).warnings
+    assert told.startswith('column "key" repeats: 2 distinct values in 7 rows make no key')
 
 
 def test_fractions_of_white_are_read_and_others_quarantined(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from vae_core.sources.dataset import (
     open_dataset,
 )
 from vae_core.sources.files import dataset_name
-from vae_core.sources.parts import Keys, PartWriter, QuarantineWriter, without
+from vae_core.sources.parts import Keys, PartWriter, QuarantineWriter, no_key, without
 
 __all__ = ["ingest", "parse_size", "shape_of"]
 
@@ -249,6 +249,7 @@ def _build(
         quarantined=quarantine.count,
         outside=0,
         digest="",
+        warnings=no_key(pictures.ids, rows + len(doomed), len(doomed)),
         parts=tuple(parts),
         rows_per_group=writer.rows_per_group,
         image=shape.to_json(),
