@@ -135,6 +135,28 @@ def of_report(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def of_scoring(outcome: Any, data: Any, *, shown: int, fail: bool, hide_values: bool) -> dict[str, Any]:
+    """What a scoring run published (`remote.Published`) of a dataset, with the first rows of the ranking."""
+    from flows import judgements
+    from vae_core import report as reports
+    from vae_core.card import read_card, without_flags
+
+    told = of_report(outcome.folder, outcome.manifest)
+    if told["page"] is not None:
+        told["page"] = f"{outcome.address}/{Path(told['page']).name}"
+    found = reports.read_report(outcome.folder)
+    top = of_rows(reports.top(found, shown), hide_values=hide_values)
+    return {
+        **told,
+        "folder": outcome.address,
+        "drift": of_drift(outcome.folder, outcome.manifest, fail=fail, hide_values=hide_values),
+        "published": outcome.fresh,
+        "warnings": [*data.warnings, *without_flags(read_card(outcome.folder), outcome.manifest)],
+        "quarantine": of_quarantine(data, hide_values=hide_values),
+        "top": judgements.marked(found, top),
+    }
+
+
 def of_drift(
     folder: Path, manifest: Mapping[str, Any], *, fail: bool = False, hide_values: bool = False
 ) -> dict[str, Any] | None:

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from flows.registry import home
-from vae_core.errors import InputError
+from vae_core.errors import InputError, nearest, one_line
 
 __all__ = ["add", "judged", "log", "marked", "without_confirmed"]
+
+REPORTS = "reports"  # where reports go, unless --output says otherwise
+MOST_NAMED = 20
 
 
 def log() -> Path:
@@ -29,11 +32,30 @@ def add(path: str, record_id: str, verdict: str, note: str = "") -> dict[str, An
 
 
 def judged(dataset: str | None, *, k: int) -> dict[str, Any]:
-    """All judgements, oldest first, and precision at k of each report."""
+    """All judgements, oldest first, and precision at k of each report.
+
+    Raises InputError for a dataset that nobody has scored or judged here.
+    """
     from vae_core import feedback
 
     lines = feedback.read(log(), dataset=dataset)
+    if dataset is not None and not lines.num_rows:
+        _check_known(dataset, feedback.read(log())["dataset"].unique().to_pylist())
     return {"log": str(log()), "lines": lines.to_pylist(), "k": k, "precision": feedback.precision(lines, k)}
+
+
+def _check_known(dataset: str, judged: Iterable[str]) -> None:
+    """A dataset without feedback is one that was read here, or that has reports in the usual folder."""
+    places = [*(home() / "datasets").glob("[!.]*/"), *Path(REPORTS).glob("[!.]*/")]
+    known = sorted({*judged, *(place.name for place in places)})
+    if dataset in known:
+        return
+    more = f" and {len(known) - MOST_NAMED} more" if len(known) > MOST_NAMED else ""
+    there = ", ".join(map(one_line, known[:MOST_NAMED])) + more
+    raise InputError(
+        f'there is no dataset "{one_line(dataset)}" here{nearest(dataset, known)}',
+        fix=f"There are: {there}" if known else "Score one first: elborank score PATH --model MODEL",
+    )
 
 
 def marked(report: Any, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows import datasets, last_known, notifications, reading, registry, scheduled, steps
+from flows import datasets, last_known, namesakes, notifications, reading, registry, scheduled, steps
 from flows.dataset_file import Notify
 from flows.ingest import read
 from flows.intervals import Schedule
@@ -112,6 +112,7 @@ def score_flow(
         "hide_values": hide_values,
         "allow_empty": allow_empty,
         "on_drift": on_drift,
+        "origin": namesakes.origin(path, dataset),
     }
     result = rank(version, data, options)
     for warning in result["warnings"][len(data.warnings) :]:  # reading has told of the data's own

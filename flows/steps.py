@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from flows import collector, datasets, descriptions, judgements, last_known, registry, together
+from flows import collector, datasets, descriptions, judgements, last_known, namesakes, registry, together
 from flows.registry import ModelVersion, home
 from flows.scratch import scratch, sweep
 from vae_core import engines
-from vae_core.errors import InputError, one_line
+from vae_core.errors import InputError, Refused, one_line
 
 TRAINING_KEY = "elborank.training"
 EXAMPLE_ROWS = 5
@@ -189,7 +189,7 @@ def register(
             "dataset": data.name,
             "dataset_digest": data.digest,
             "dataset_folder": str(Path(data.folder).absolute()),
-            "heldout_elbo": repr(summary.get("heldout_elbo", "")),
+            **({} if summary.get("heldout_is") == "fit" else {"heldout_elbo": repr(summary["heldout_elbo"])}),
             "rows": str(data.rows),
         },
         once=TRAINING_KEY,
@@ -292,6 +292,7 @@ def score(path: str, *, model: str, progress: Any = None, **options: Any) -> dic
         version, warnings = last_known.resolve(model)
         reads = as_the_model_reads(version, options.pop("images", None))
     data = ingest(path, **reads, **options)
+    ranking["origin"] = namesakes.origin(path, options.get("dataset"))
     result = rank(version, data, **ranking, decision=decision, progress=progress)
     return result | {"warnings": warnings + result["warnings"]}
 
@@ -336,6 +337,7 @@ def rank(
     on_drift: str = "warn",
     hide_values: bool = False,
     allow_empty: bool = False,
+    origin: str | None = None,
     progress: Any = None,
 ) -> dict[str, Any]:
     """Score every unit, rank, explain, publish; or find that this very report is there already.
@@ -344,8 +346,6 @@ def rank(
     """
     from flows import remote
     from vae_core import job
-    from vae_core import report as reports
-    from vae_core.card import read_card, without_flags
 
     done, total = 0, len(job.cut(data))
 
@@ -370,23 +370,17 @@ def rank(
         hide_values=hide_values,
         **({"members": tuple(members.split(","))} if members else {}),
     )
+    beside = namesakes.warning(origin, output, data.name)
     try:
         outcome = remote.run(what, output, engine=engine, workers=workers, replace=replace, on_done=count)
     except engines.WorkerDied as died:
         raise InputError(str(died)) from died
-    told = descriptions.of_report(outcome.folder, outcome.manifest)
-    if told["page"] is not None:
-        told["page"] = f"{outcome.address}/{Path(told['page']).name}"
-    found = reports.read_report(outcome.folder)
-    top = descriptions.of_rows(reports.top(found, SHOWN), hide_values=hide_values)
-    return {
-        **told,
-        "folder": outcome.address,
-        "drift": descriptions.of_drift(
-            outcome.folder, outcome.manifest, fail=on_drift == "fail", hide_values=hide_values
-        ),
-        "published": outcome.fresh,
-        "warnings": [*data.warnings, *without_flags(read_card(outcome.folder), outcome.manifest)],
-        "quarantine": descriptions.of_quarantine(data, hide_values=hide_values),
-        "top": judgements.marked(found, top),
-    }
+    except Refused as refused:
+        raise Refused(" ".join([str(refused), *beside])) from refused
+    result = descriptions.of_scoring(
+        outcome, data, shown=SHOWN, fail=on_drift == "fail", hide_values=hide_values
+    )
+    if outcome.fresh:
+        namesakes.note(origin, output, data.name, outcome.address)
+        result["warnings"] += beside
+    return result

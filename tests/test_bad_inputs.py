@@ -26,6 +26,7 @@ def test_a_bad_input_is_one_line_that_says_what_to_do(
     assert bad.said in told.err, told.err
     assert "Traceback" not in told.err and (len(lines) <= 2 or "Usage:" in told.err), told.err
     assert not list(tmp_path.glob("store/*/*")) and not list(tmp_path.glob("out/*/as_of=*"))
+    assert not list(tmp_path.glob("out/*/.*"))
 
 
 def test_there_are_a_hundred_and_the_page_shows_them() -> None:

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from tests.test_detector import frame, numbers, quick
+from vae_core.frames import with_dtypes
 
 
 @pytest.mark.parametrize("trained", [int, float, "float64 with missing", "Float64"])
@@ -72,6 +74,36 @@ def test_samples_of_an_array_have_all_its_columns() -> None:
     assert np.isnan(made[:, 0]).all()
     assert np.isfinite(detector.score_samples(made)).all()
     assert detector.sample(3, random_state=np.random.default_rng(1)).shape == (3, 4)
+
+
+WHOLE = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "Int8", "Int64", "UInt16"]
+
+
+def test_samples_have_the_types_of_training() -> None:
+    r = np.random.default_rng(0)
+    count, real = r.poisson(20, 400), r.normal(size=400)
+    columns = {name: pd.Series(count).astype(name) for name in [*WHOLE, "int32[pyarrow]"]}
+    columns |= {n: pd.Series(real).astype(n) for n in ["float16", "float32", "float64", "Float32", "Float64"]}
+    columns |= {name: pd.Series(count > 20).astype(name) for name in ["bool", "boolean", "bool[pyarrow]"]}
+    columns["string"] = pd.Series(r.choice(["oak", "ash"], 400)).astype("string")
+    columns["gaps"] = pd.Series(count).astype("Int64").where(r.random(400) > 0.1)
+    x = pd.DataFrame(columns)
+    detector = quick().fit(x)
+    for made in (detector.sample(50), detector.sample(1, mean=True)):
+        assert made.dtypes.to_dict() == x.dtypes.to_dict()
+        assert made.notna().all(axis=None)
+    assert np.isfinite(detector.score_samples(detector.sample(50))).all()
+
+
+def test_values_that_do_not_fit_into_a_narrow_type_stay_what_they_are() -> None:
+    names = ["int8", "uint8", "Int8", "int8[pyarrow]", "uint16", "bool", "boolean"]
+    table = pa.table({name: [3, -1, 130, 2**40] for name in names} | {"float32": [1.0, 2.0, 3.0, 1e39]})
+    drawn = table.to_pandas()
+    dtypes = {name: pd.Series([], dtype=name).dtype for name in table.column_names}
+    pd.testing.assert_frame_equal(with_dtypes(drawn, table, dtypes), drawn)
+    inside = with_dtypes(drawn[:1], table[:1], dtypes).drop(columns=["bool", "boolean"])
+    assert inside.dtypes.to_dict() == {name: dtypes[name] for name in inside}
+    assert (inside == drawn[:1][list(inside)]).all(axis=None)
 
 
 def test_kinds_take_the_names_that_the_frame_has() -> None:

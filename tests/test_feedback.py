@@ -122,3 +122,22 @@ def test_judgements_mark_later_reports_and_confirmed_anomalies_are_not_trained_o
     assert main([*training, "--kernel-weight", "0", "--keep-anomalies", "--json"]) == 0
     kept = json.loads(capsys.readouterr().out)
     assert (kept["reused"], kept["rows"], kept["confirmed_left_out"]) == (False, shop.ROWS, 0)
+
+
+def test_feedback_on_a_dataset_that_is_not_there_is_refused_with_those_that_are(
+    in_shop: shop.Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["feedback", "list", "--dataset", "sails"]) == 2
+    assert "Score one first: elborank score" in capsys.readouterr().err
+    (tmp_path / "tills.csv").write_text("a,b\n1.5,2\n2.5,3\n")
+    assert main(["ingest", "tills.csv"]) == 0
+    (tmp_path / "reports" / "sales" / "run=0123456789ab").mkdir(parents=True)
+    capsys.readouterr()
+    assert main(["feedback", "list", "--dataset", "sails"]) == 2
+    told = capsys.readouterr().err
+    problem = 'elborank: there is no dataset "sails" here; the nearest name here is "sales".'
+    assert told == f"{problem} There are: sales, tills.\n"
+    for name in ("sales", "tills"):  # which nobody has judged yet
+        assert main(["feedback", "list", "--dataset", name]) == 0
+        assert "No feedback yet" in capsys.readouterr().out

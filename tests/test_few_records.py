@@ -64,6 +64,11 @@ def test_a_model_without_held_out_records_says_that_nothing_can_be_flagged(
     assert "AUROC" not in told
     assert main(["models", "show", "few"]) == 0
     assert "Training ELBO" in capsys.readouterr().out
+    assert main(["models", "list", "--json"]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)["models"]
+    assert listed["rows"] == 20 and listed["heldout_elbo"] is None
+    assert main(["models", "list"]) == 0  # nothing stands under "held-out ELBO"
+    assert capsys.readouterr().out.splitlines()[1].split()[:4] == ["few", "1", "champion", "20"]
 
 
 @pytest.mark.parametrize("held_out", [1, 5, 18, 19, 20, 60])

@@ -115,6 +115,18 @@ def test_a_flow_and_the_typed_command_publish_the_same_bytes(
     assert told["top"][0]["record_id"] == shop.STRANGE
 
 
+def test_a_flow_tells_of_reports_of_another_path_under_one_name(connected: str, tmp_path: Path) -> None:
+    from flows.score import score_flow
+
+    told = []
+    for place in ("north", "south"):
+        (tmp_path / place / "sales").mkdir(parents=True)
+        shop.sales()[:60].to_csv(tmp_path / place / "sales" / "1.csv", index=False)
+        path, options = str(tmp_path / place / "sales"), {"output": str(tmp_path / "out"), "top_k": len(told)}
+        told.append(score_flow(path, "models:/shop@champion", **options)["warnings"])
+    assert told[0] == [] and "under one name" in told[1][0]
+
+
 def test_a_flows_name_tasks_and_artifacts_tell_what_was_done(connected: str, tmp_path: Path) -> None:
     assert main([*shop.SCORE, "--output", str(tmp_path), "--as-of", "2024-01-25"]) == 0
     runs = [run for run in ask("read_flow_runs") if run.name == "score sales 2024-01-25"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from vae_core import job, sources
+from vae_core.detector import VAEDetector
 from vae_core.errors import InputError
 from vae_core.images import Shape, are_images, ingest, model, training
 from vae_core.images.encoding import REGIONS, ImageEncoding
@@ -152,6 +154,9 @@ def test_arrays_and_parquet_columns_hold_images_too(tmp_path: Path) -> None:
         np.testing.assert_array_equal(pixels(dataset)[..., 0], images)
     keyed = ingest(tmp_path / "e.parquet", tmp_path / "store", ids=["key"])
     assert next(sources.batches(keyed))["_record_id"].to_pylist() == list("abcdefg")
+    pq.write_table(pa.table({"key": list("aabaaba"), "image": files}), tmp_path / "f.parquet")
+    (told,) = ingest(tmp_path / "f.parquet", tmp_path / "store", ids=["key"]).warnings
+    assert told.startswith('column "key" repeats: 2 distinct values in 7 rows make no key')
 
 
 def test_fractions_of_white_are_read_and_others_quarantined(tmp_path: Path) -> None:
@@ -173,6 +178,29 @@ def test_mixed_sizes_are_brought_to_one_and_the_policy_is_told(tmp_path: Path) -
     assert "brought to 64x48" in dataset.warnings[0]
     asked = ingest(folder, tmp_path / "store", size=(16, 24), colour="rgb", fit="pad")
     assert asked.image == {"height": 16, "width": 24, "channels": 3, "depth": 8, "fit": "pad"}
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        ((5, 6), "images of 6x5 pixels are brought to 8x8 (a side has at least 8); "),
+        ((40, 640), "images of 640x40 pixels are brought to 64x8 (a side has at least 8); "),
+        ((100, 200), "images of 200x100 pixels are brought to 64x32; "),
+        ((8, 9), None),
+    ],
+)
+def test_images_that_are_enlarged_or_shrunk_are_told_from_files_and_in_python(
+    size: tuple[int, int], told: str | None, tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, *size), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", images)
+    found = ingest(tmp_path / "x.npy", tmp_path / "store").warnings
+    assert found == ((told + "--size and --fit decide otherwise",) if told else ())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        VAEDetector(steps=1, members=1).fit(images)
+    here = [str(w.message) for w in caught if w.filename == __file__ and "brought to" in str(w.message)]
+    assert here == ([told + "resize them for another size"] if told else [])
 
 
 def test_nothing_to_read_is_one_clear_line(tmp_path: Path) -> None:

@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from tests.stand_in import make_dataset, make_job
+from tests.stand_in import StandIn, make_dataset, make_job
 from vae_core import job, report
 from vae_core.errors import InputError, Refused
 from vae_core.report import Decision
@@ -146,6 +149,39 @@ def test_two_jobs_for_one_interval_at_once_publish_one_and_refuse_the_other(
     assert sum("Refused" in err for _, err in outcomes) == 1
     assert visible(tmp_path) == ["as_of=20130101T000000Z"]
     assert report.verify(tmp_path / "numbers" / "as_of=20130101T000000Z")
+
+
+def no_model(folder: Path, digest: str) -> StandIn:
+    raise InputError("is no model", file=folder)
+
+
+@dataclass
+class StopsAtTheSecondUnit(StandIn):
+    units: int = 0
+
+    def score(self, table: pa.Table) -> SimpleNamespace:
+        self.units += 1
+        if self.units == 2:
+            raise InputError("cannot be scored")
+        return super().score(table)
+
+
+def test_a_run_that_finished_nothing_leaves_nothing_and_finished_units_are_kept(
+    data: Path, tmp_path: Path
+) -> None:
+    job.run(make_job(data, tmp_path, as_of=JANUARY))
+    with pytest.raises(InputError, match="is no model"):
+        job.run(make_job(data, tmp_path, load=no_model))
+    with pytest.raises(Refused):
+        job.run(make_job(data, tmp_path, as_of=JANUARY, load=no_model, decision=Decision(top_k=3)))
+    assert hidden(tmp_path) == []
+    with pytest.raises(InputError, match="cannot be scored"):
+        job.run(make_job(data, tmp_path, load=lambda *_: StopsAtTheSecondUnit()))
+    (staging,) = hidden(tmp_path)
+    seen: list[UnitResult] = []
+    job.run(make_job(data, tmp_path), on_done=seen.append)
+    assert staging.startswith(".staging-") and hidden(tmp_path) == []
+    assert [result.taken_up for result in seen] == [True] + [False] * (len(seen) - 1)
 
 
 def test_records_that_got_lost_stop_the_publishing(data: Path, tmp_path: Path) -> None:

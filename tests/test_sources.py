@@ -75,6 +75,30 @@ def test_repeated_keys_are_found_across_files_and_buckets(
     assert [part.rows for part in dataset.parts[:-1]] == [64] * (len(dataset.parts) - 1)
 
 
+@pytest.mark.parametrize("ids", [["k"], ["k", "j"]])
+@pytest.mark.parametrize("distinct", [1, 3, 149, 150, 290])
+def test_a_key_that_most_rows_repeat_is_told_with_its_count(
+    ids: list[str], distinct: int, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(2)
+    k = np.r_[np.arange(distinct), noise.integers(0, distinct, 300 - distinct)]
+    frame = pd.DataFrame({"k": k, "j": k % 7, "x": noise.normal(size=300)})
+    frame.loc[299, "k"] = None  # a row without its key repeats none
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    dataset = sources.ingest(tmp_path / "a.csv", tmp_path / "store", ids=ids)
+    seen = frame.dropna()[ids].drop_duplicates()
+    assert dataset.rows == len(seen) and dataset.quarantined == 300 - len(seen)
+    if len(seen) >= 150:  # as many as are repeated, or more
+        assert dataset.warnings == ()
+        return
+    (told,) = dataset.warnings
+    values = f"{len(seen)} distinct value{'s' * (len(seen) > 1)} in 299 rows"
+    named = 'columns "k", "j" repeat together' if len(ids) > 1 else 'column "k" repeats'
+    assert told.startswith(f"{named}: {values} make no key, and {299 - len(seen)} rows are in quarantine")
+    assert "leave --id out" in told
+    assert sources.ingest(tmp_path / "a.csv", tmp_path / "store", ids=ids).warnings == dataset.warnings
+
+
 def test_units_hold_each_row_once_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "GROUPS_PER_PART", 2)
     monkeypatch.setattr(parts, "rows_per_group", lambda columns: 128)

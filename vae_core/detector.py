@@ -14,9 +14,8 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from vae_core import training
-from vae_core.arrow import texts
 from vae_core.explanation import explain
-from vae_core.frames import as_table, by_name, category_texts, declared_categories, like_training
+from vae_core.frames import as_table, by_name, declared_categories, like_training, with_dtypes
 from vae_core.generation import sample
 from vae_core.images import arrays
 from vae_core.images import training as image_training
@@ -252,8 +251,9 @@ class VAEDetector(OutlierMixin, BaseEstimator):
     def sample(self, n_samples: int = 1, *, random_state: Any = 0, mean: bool = False) -> Any:
         """New records, z ~ N(0, I), x ~ P(x|z): a DataFrame or an array, as `fit` was given.
 
-        Columns that were left out (identifiers, free text, empty ones) are not generated; in an array they
-        are NaN. Of images the mean of P(x|z); for paths an array (n, h, w, c) of bytes.
+        A column of a DataFrame has the type that it had in training, where all its values fit (130 is no
+        int8). Columns that were left out (identifiers, free text, empty ones) are not generated; in an array
+        they are NaN. Of images the mean of P(x|z); for paths an array (n, h, w, c) of bytes.
         """
         model, seed = self._fitted(), _seed(random_state)
         if isinstance(model, ImageModel):
@@ -262,14 +262,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         drawn = table.to_pandas()
         if not self.dtypes_:
             return drawn.reindex(columns=list(model.encoding.columns)).to_numpy()
-        drawn = drawn.rename(columns={str(name): name for name in self.dtypes_})
-        for name, dtype in ((n, d) for n, d in self.dtypes_.items() if n in drawn):
-            if isinstance(dtype, pd.CategoricalDtype):
-                known, drawn_texts = category_texts(dtype), texts(table[str(name)]).to_pylist()
-                drawn[name] = pd.Categorical([known.get(text) for text in drawn_texts], dtype=dtype)
-            elif isinstance(dtype, np.dtype) and dtype.kind == "M":  # naive: it was taken for UTC
-                drawn[name] = drawn[name].dt.tz_localize(None)
-        return drawn
+        return with_dtypes(drawn, table, self.dtypes_)
 
     def _like_input(self, images: np.ndarray) -> np.ndarray:
         """Images (n, h, w, c) with the type and the axes of those that `fit` was given."""

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from pandas.api.types import is_bool_dtype, is_float_dtype, is_numeric_dtype
 
 from vae_core.arrow import arrow_type, texts, type_name, vector_width
 from vae_core.scoring import FittedModel
 from vae_core.sources.vectors import are_vectors, most_common_length, vector_cells
 
-__all__ = ["as_table", "by_name", "category_texts", "declared_categories", "like_training"]
+__all__ = ["as_table", "by_name", "category_texts", "declared_categories", "like_training", "with_dtypes"]
 
 
 def as_table(frame: pd.DataFrame) -> pa.Table:
@@ -121,6 +122,39 @@ def like_training(table: pa.Table, model: FittedModel) -> pa.Table:
             raise ValueError(f"column {name!r} was {wanted} in training, is {found} now: {error}") from error
         table = table.set_column(index, name, column)
     return table
+
+
+def with_dtypes(drawn: pd.DataFrame, table: pa.Table, dtypes: Mapping[Any, Any]) -> pd.DataFrame:
+    """Generated records (`table`, and the same as a frame) with the types of training's frame.
+
+    A column some of whose values do not fit, 130 in an int8, keeps the wide type that it was drawn in.
+    """
+    drawn = drawn.rename(columns={str(name): name for name in dtypes})
+    for name, dtype in ((n, d) for n, d in dtypes.items() if n in drawn):
+        if isinstance(dtype, pd.CategoricalDtype):
+            known, own = category_texts(dtype), texts(table[str(name)]).to_pylist()
+            drawn[name] = pd.Categorical([known.get(text) for text in own], dtype=dtype)
+        elif isinstance(dtype, np.dtype) and dtype.kind == "M":  # naive: it was taken for UTC
+            drawn[name] = drawn[name].dt.tz_localize(None)
+        elif isinstance(dtype, pd.StringDtype):
+            drawn[name] = drawn[name].astype(dtype)
+        elif is_numeric_dtype(dtype) or is_bool_dtype(dtype):
+            drawn[name] = _narrowed(drawn[name], dtype)
+    return drawn
+
+
+def _narrowed(column: pd.Series, dtype: Any) -> pd.Series:
+    """The column in this type where its values fit: real numbers are rounded, all others stay equal."""
+    try:
+        with np.errstate(over="ignore"):
+            narrow = column.astype(dtype)
+    except (TypeError, ValueError, OverflowError):
+        return column
+    if is_float_dtype(dtype):
+        fits = np.isfinite(narrow.to_numpy(dtype=np.float64))
+    else:
+        fits = (narrow == column).to_numpy(dtype=bool)
+    return narrow if fits.all() else column
 
 
 def _whole_if_possible(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -111,9 +111,10 @@ def run(
         with publishing.lock(plan.staging, on_wait=on_wait):
             plan = prepare(job, replace=replace)  # another run may have published it meanwhile
             if plan.published is None:
-                results = score(plan, engine=engine, workers=workers, on_done=on_done)
-                manifest = rank(plan, results, engine=engine, workers=workers, on_done=on_explained)
-                folder = publish(plan, manifest, replace=replace)
+                with publishing.nothing_left(plan.staging):
+                    results = score(plan, engine=engine, workers=workers, on_done=on_done)
+                    manifest = rank(plan, results, engine=engine, workers=workers, on_done=on_explained)
+                    folder = publish(plan, manifest, replace=replace)
                 return Outcome(folder, publishing.read_manifest(folder), fresh=True)
     assert plan.published is not None
     publishing.tidy(plan.staging)  # after a run that was killed when it had published

@@ -34,7 +34,7 @@ except ImportError:  # Windows has no flock: nothing there keeps two runs of one
 
 __all__ = [
     "MANIFEST", "OUTGOING", "check_place", "commit", "current", "final_folder",
-    "lock", "publish", "published", "read_manifest",
+    "lock", "nothing_left", "publish", "published", "read_manifest",
     "run_hash", "sha256_of", "staging_folder", "sweep", "tidy", "utc_text", "verify",
     "whole_file", "write_json", "writing",
 ]  # fmt: skip
@@ -253,6 +253,20 @@ def tidy(staging: Path) -> None:
             with lock(place, wait=False) as mine:
                 if mine:
                     shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def nothing_left(staging: Path) -> Iterator[None]:
+    """Around the work of the run that holds the lock: an error before any file was there leaves no folder.
+
+    What is finished stays, whatever stopped the run: the same job takes it up.
+    """
+    try:
+        yield
+    except BaseException:
+        if not any(path.is_file() for path in staging.rglob("*")):
+            shutil.rmtree(staging, ignore_errors=True)
+        raise
 
 
 def _seal(outgoing: Path, manifest: Mapping[str, Any]) -> None:

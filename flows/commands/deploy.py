@@ -93,6 +93,12 @@ def deploy(
         else:
             terminal.show(deployments.deploy(file), json, terminal.deployments)
         return
+    if as_yaml:
+        raise InputError(
+            "--yaml prints the deployments of a dataset file, and this is none by its name",
+            file=path,
+            fix="Give a file that ends in .toml (docs/operations.md shows one), or leave out --yaml",
+        )
     if model is None:
         raise InputError(
             "data is scored by a model", fix="Give --model, or a dataset file that ends in .toml"

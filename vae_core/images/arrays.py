@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -35,16 +36,18 @@ def are_images(X: Any) -> bool:
 def pixel_table(X: Any, shape: Shape | None) -> tuple[pa.Table, Shape]:
     """X as a table of raw pixels of the given shape, or of one that is found; and that shape.
 
-    uint8 and uint16 are levels of grey, floats fractions of white from 0 to 1 (kept as 16 bits). Raises
-    ValueError (InputError) for values outside, and for the first file that cannot be read: here is no
-    quarantine.
+    A found one that is not the images' own is told by a warning. uint8 and uint16 are levels of grey, floats
+    fractions of white from 0 to 1 (kept as 16 bits). Raises ValueError (InputError) for values outside, and
+    for the first file that cannot be read: here is no quarantine.
     """
     images = list(_of_array(X) if isinstance(X, np.ndarray) else _of_paths(X))
     if not images:
         raise InputError("there are no images")
     if shape is None:
         sizes = [(*i.shape[:2], i.shape[2] if i.ndim == 3 else 1, 8 * i.dtype.itemsize) for i in images]
-        shape, _ = shape_of(sizes)
+        shape, notes = shape_of(sizes)
+        for note in notes:
+            warnings.warn(f"{note}; resize them for another size", stacklevel=4)  # of the caller of `fit`
     return as_table(np.stack([fitted(image, shape) for image in images])), shape
 
 

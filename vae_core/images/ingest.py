@@ -39,7 +39,7 @@ from vae_core.sources.dataset import (
     open_dataset,
 )
 from vae_core.sources.files import dataset_name
-from vae_core.sources.parts import Keys, PartWriter, QuarantineWriter, without
+from vae_core.sources.parts import Keys, PartWriter, QuarantineWriter, no_key, without
 
 __all__ = ["ingest", "parse_size", "shape_of"]
 
@@ -125,7 +125,8 @@ def _shape(
         first = f": {problems[0]}" if problems else ""
         fix = "Look at one of the files: is it an image?"
         raise InputError(f"no image can be read{first}", file=path, fix=fix)
-    return shape_of(measured, size=size, colour=colour, fit=fit)
+    found, notes = shape_of(measured, size=size, colour=colour, fit=fit)
+    return found, [f"{note}; --size and --fit decide otherwise" for note in notes]
 
 
 def shape_of(
@@ -146,10 +147,11 @@ def shape_of(
         scale = DEFAULT_SIDE / max(own)
         if scale < 1:
             height, width = (round(side * scale) for side in own)
+        least = f" (a side has at least {SMALLEST_SIDE})" if min(height, width) < SMALLEST_SIDE else ""
         height, width = (min(LARGEST_SIDE, max(SMALLEST_SIDE, side)) for side in (height, width))
         if len(sizes) > 1 or (height, width) != own:
             of = "of several sizes" if len(sizes) > 1 else f"of {own[1]}x{own[0]} pixels"
-            notes.append(f"images {of} are brought to {width}x{height}; --size and --fit decide otherwise")
+            notes.append(f"images {of} are brought to {width}x{height}{least}")
     else:
         height, width = size
     channels = {"grey": 1, "rgb": 3}.get(colour or "", max(m[2] for m in measured))
@@ -247,6 +249,7 @@ def _build(
         quarantined=quarantine.count,
         outside=0,
         digest="",
+        warnings=no_key(pictures.ids, rows + len(doomed), len(doomed)),
         parts=tuple(parts),
         rows_per_group=writer.rows_per_group,
         image=shape.to_json(),

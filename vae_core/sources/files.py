@@ -80,10 +80,20 @@ def dataset_name(path: str | Path, name: str | None) -> str:
                 fix=f'Take letters, digits, "-", "_" and ".", for example "{plain_name(name)}"',
             )
         return name
+    return plain_name(named_by(path).name)
+
+
+def named_by(path: str | Path) -> Path:
+    """The absolute path whose last part names the dataset: a folder, or a file without its ending.
+
+    >>> from pathlib import Path
+    >>> here = Path.cwd()
+    >>> [named_by(p) == here / "x" for p in ("x.csv", "./x.parquet", here / "y" / ".." / "x.csv.gz")]
+    [True, True, True]
+    """
     text = os.fspath(path)
-    root = (_glob_root(text) if is_glob(text) else Path(text)).absolute()
-    root = Path(os.path.normpath(root))
-    return plain_name(root.name if root.is_dir() else _without_ending(root.name))
+    root = Path(os.path.normpath((_glob_root(text) if is_glob(text) else Path(text)).absolute()))
+    return root if root.is_dir() else root.parent / _without_ending(root.name)
 
 
 def plain_name(name: str) -> str:

@@ -20,7 +20,7 @@ from vae_core.sources.csv_reader import CsvReader
 from vae_core.sources.dataset import FORMAT, MANIFEST, Dataset, is_dataset, manifest_text, open_dataset
 from vae_core.sources.files import Source, content_digest, dataset_name, find
 from vae_core.sources.parquet_reader import ParquetReader
-from vae_core.sources.parts import Keys, PartWriter, QuarantineWriter, without
+from vae_core.sources.parts import Keys, PartWriter, QuarantineWriter, no_key, without
 from vae_core.sources.records import Table, typed_records
 
 DEFAULT_NULLS = ("", "NA", "N/A", "null", "NULL", "None", "nan", "NaN")
@@ -144,7 +144,11 @@ def _build(
         quarantined=quarantine.count,
         outside=outside,
         digest="",
-        warnings=(*warnings, *(f"{name} has no rows" for name in empty)),
+        warnings=(
+            *warnings,
+            *no_key(table.ids, rows + len(doomed), len(doomed)),
+            *(f"{name} has no rows" for name in empty),
+        ),
         parts=tuple(parts),
         rows_per_group=writer.rows_per_group,
         sources=tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vae_core.arrow import vector_width
+from vae_core.errors import one_line
 from vae_core.sources.blocks import Entry
 from vae_core.sources.dataset import QUARANTINE, Part, arrow_schema
 
@@ -206,6 +207,26 @@ def without(
     for name in first_names:
         (folder / name).unlink()
     return parts, entries
+
+
+def no_key(ids: Sequence[str], rows: int, copies: int) -> tuple[str, ...]:
+    """A warning where most of the rows that were read have a key that an earlier one has.
+
+    >>> no_key(["kind"], 744, 741)
+    ('column "kind" repeats: 3 distinct values in 744 rows make no key, and 741 rows are in quarantine as
+    duplicates. Name a column that tells rows apart by --id, add further ones, or leave --id out.',)
+    >>> no_key(["origin", "hour"], 744, 9)
+    ()
+    """
+    if copies <= rows / 2:
+        return ()
+    named = ", ".join(f'"{one_line(name)}"' for name in ids)
+    repeats = f"columns {named} repeat together" if len(ids) > 1 else f"column {named} repeats"
+    values = "1 distinct value" if rows - copies == 1 else f"{rows - copies:,} distinct values"
+    return (
+        f"{repeats}: {values} in {rows:,} rows make no key, and {copies:,} rows are in quarantine as "
+        "duplicates. Name a column that tells rows apart by --id, add further ones, or leave --id out.",
+    )
 
 
 def _repeated(hashes: np.ndarray, bucket: int) -> np.ndarray:

@@ -1,0 +1,81 @@
+"""Inputs that share a name without being one: of which input the last report in a folder is.
+
+A dataset is named by the last part of its path, and has its reports' folder and its feedback by that name. So
+each published report is noted with the path of its input, among our own files: a report itself holds no path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from flows.registry import home
+from vae_core import publishing
+from vae_core.errors import one_line
+
+__all__ = ["note", "origin", "warning"]
+
+
+def origin(path: str, dataset: str | None) -> str | None:
+    """The input that a dataset is named by; None where somebody named it, or it was ingested before."""
+    from vae_core import stores
+    from vae_core.sources import files, is_dataset
+
+    if dataset is not None or is_dataset(path):
+        return None
+    return path.rstrip("/") if stores.is_remote(path) else str(files.named_by(path))
+
+
+def warning(origin: str | None, output: str, name: str) -> list[str]:
+    """A warning where the last report here, which is still there, is of another input; else nothing."""
+    if origin is None:
+        return []
+    try:
+        noted = json.loads(_place(output, name).read_text(encoding="utf-8"))
+        before, report = str(noted["origin"]), str(noted["report"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    if _same(before, origin) or not _is_there(report):
+        return []
+    folder = f"{output.rstrip('/')}/{name}"
+    return [
+        f"The last report in {one_line(folder)} is of {one_line(before)}, this one of {one_line(origin)}: "
+        "under one name they share a folder and feedback. Tell them apart by --dataset, or say --dataset "
+        f"{name} if they belong together."
+    ]
+
+
+def note(origin: str | None, output: str, name: str, report: str) -> None:
+    """Keep of which input the report is; a note that cannot be written is none, and no run fails for it."""
+    if origin is None:
+        return
+    from vae_core import stores
+
+    place = _place(output, name)
+    there = report if stores.is_remote(report) else str(Path(report).absolute())
+    with suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        publishing.write_json(place, {"origin": origin, "report": there})
+
+
+def _place(output: str, name: str) -> Path:
+    from vae_core import stores
+
+    where = output.rstrip("/") if stores.is_remote(output) else str(Path(output).resolve())
+    return home() / "origins" / f"{name}-{hashlib.sha256(where.encode()).hexdigest()[:12]}.json"
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two paths are one, as they are written or by way of links."""
+    return one == other or os.path.realpath(one) == os.path.realpath(other)
+
+
+def _is_there(report: str) -> bool:
+    from vae_core import stores
+
+    if stores.is_remote(report):
+        return stores.open_store(report).read(publishing.MANIFEST) is not None
+    return (Path(report) / publishing.MANIFEST).is_file()
