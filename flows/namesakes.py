@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -69,8 +70,12 @@ def _place(output: str, name: str) -> Path:
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two paths are one, as they are written or by way of links."""
-    return one == other or os.path.realpath(one) == os.path.realpath(other)
+    """Whether two paths are one, as they are written or by way of links, or differ in digits only: by a date."""
+    return _undated(one) == _undated(other) or os.path.realpath(one) == os.path.realpath(other)
+
+
+def _undated(path: str) -> str:
+    return re.sub(r"\d+", "0", path)
 
 
 def _is_there(report: str) -> bool:

@@ -65,6 +65,18 @@ def test_one_input_written_in_two_ways_is_no_other_input(
     assert score(capsys, "north/sales") == []
 
 
+def test_folders_that_differ_by_a_date_are_one_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ELBORANK_HOME", str(tmp_path))
+    report = tmp_path / "out" / "sales" / "run=1"
+    report.mkdir(parents=True)
+    (report / "_manifest.json").touch()
+    namesakes.note("/in/2024-01-09/sales.csv", "out", "sales", str(report))
+    assert namesakes.warning("/in/2024-01-10/sales.csv", "out", "sales") == []
+    assert namesakes.warning("/other/2024-01-10/sales.csv", "out", "sales")
+
+
 def test_the_refusal_of_a_report_of_another_path_says_so(
     shops: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
