@@ -65,9 +65,7 @@ def test_one_input_written_in_two_ways_is_no_other_input(
     assert score(capsys, "north/sales") == []
 
 
-def test_folders_that_differ_by_a_date_are_one_input(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folders_that_differ_by_a_date_are_one_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ELBORANK_HOME", str(tmp_path))
     report = tmp_path / "out" / "sales" / "run=1"
     report.mkdir(parents=True)
