@@ -70,7 +70,7 @@ def _place(output: str, name: str) -> Path:
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two paths are one, as they are written or by way of links, or differ in digits only: by a date."""
+    """Whether two paths are one, by way of links too, or differ in digits only: by a date."""
     return _undated(one) == _undated(other) or os.path.realpath(one) == os.path.realpath(other)
 
 
