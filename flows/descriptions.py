@@ -113,7 +113,7 @@ def of_map(folder: Path, row: Mapping[str, Any]) -> dict[str, str]:
     return {"map": str(picture)} if picture.is_file() else {}
 
 
-def of_report(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def of_report(folder: Path, manifest: Mapping[str, Any], *, hide_values: bool = False) -> dict[str, Any]:
     """A published report's counts, and what it was made by, as plain values."""
     from vae_core.page import PAGE
 
@@ -131,7 +131,7 @@ def of_report(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
             name: counts.get(name) for name in ("flags_lost", "flags_gained")
         },  # a report from before has none
         "quarantined": counts["quarantined"],
-        "drift": of_drift(folder, manifest),
+        "drift": of_drift(folder, manifest, hide_values=hide_values),
     }
 
 
@@ -141,7 +141,7 @@ def of_scoring(outcome: Any, data: Any, *, shown: int, fail: bool, hide_values: 
     from vae_core import report as reports
     from vae_core.card import read_card, without_flags
 
-    told = of_report(outcome.folder, outcome.manifest)
+    told = of_report(outcome.folder, outcome.manifest, hide_values=hide_values)
     if told["page"] is not None:
         told["page"] = f"{outcome.address}/{Path(told['page']).name}"
     found = reports.read_report(outcome.folder)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows import descriptions, remote
-from vae_core.errors import InputError
+from flows import descriptions, outputs, remote
 
 
 def draw(
@@ -22,9 +21,7 @@ def draw(
     found = reports.read_report(remote.local_report(path))
     name = f"{Path(found.manifest['dataset']['name']).name}-{found.folder.name}.html"  # it may come from afar
     target = Path(output or name.replace("=", "-"))
-    if any((folder / publishing.MANIFEST).is_file() for folder in target.resolve().parents):
-        fix = "Give --output another place"
-        raise InputError("is published, and never written to", file=found.folder, fix=fix)
+    outputs.check_outside_reports(target)
     before = remote.local_report(since) if since else comparison.previous(found)
     earlier = None if before is None else reports.read_report(before)
     text = page.build(found.folder, found.manifest, hide_values=hide_values, earlier=earlier)
@@ -32,7 +29,7 @@ def draw(
     with publishing.whole_file(target) as hidden:
         hidden.write_text(text, encoding="utf-8")
     return {
-        **descriptions.of_report(found.folder, found.manifest),
+        **descriptions.of_report(found.folder, found.manifest, hide_values=hide_values),
         "page": str(target),
         "since": None if earlier is None else str(earlier.folder),
     }

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from flows import descriptions, judgements
+from flows import descriptions, judgements, outputs
 from vae_core.errors import InputError, Refused, one_line
 
 
@@ -46,7 +45,7 @@ def report(path: str, *, top: int, hide_values: bool = False) -> dict[str, Any]:
 
     found = reports.read_report(remote.local_report(path))
     rows = descriptions.of_rows(reports.top(found, top), hide_values=hide_values)
-    told = descriptions.of_report(found.folder, found.manifest)
+    told = descriptions.of_report(found.folder, found.manifest, hide_values=hide_values)
     return {**told, "records": judgements.marked(found, rows)}
 
 
@@ -62,7 +61,7 @@ def explain(
 
     found = reports.read_report(remote.local_report(path))
     rows = reports.find(found, record_id)
-    told = descriptions.of_report(found.folder, found.manifest)
+    told = descriptions.of_report(found.folder, found.manifest, hide_values=hide_values)
     if not hide_values:
         told |= descriptions.of_map(found.folder, rows[0])
     if similar:
@@ -86,8 +85,8 @@ def diff(
 
     if output is not None and not output.lower().endswith(".parquet"):
         raise InputError("is no Parquet file by its name", file=output, fix="End it in .parquet")
-    if output is not None and Path(output).exists() and not replace:
-        raise Refused(f"{one_line(output)} exists already. Add --replace to overwrite it.")
+    if output is not None:
+        outputs.check(output, replace=replace)
     ours, theirs = (reports.read_report(remote.local_report(path)) for path in (new, old))
     found = comparison.compare(theirs, ours, top_k=top_k)
     if output is not None:

@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from flows import steps
+from flows import outputs, steps
 from flows.peer import tvae, tvae_sample
 from flows.registry import ModelVersion
 from flows.terminal import csv_cell
 from vae_core import generation, publishing, sources, storage
 from vae_core.arrow import numbers, texts, vectors
 from vae_core.encoding import TableEncoding
-from vae_core.errors import InputError, Refused, one_line
+from vae_core.errors import InputError
 from vae_core.images.model import ImageModel
 from vae_core.ppca import ProbabilisticPCA
 from vae_core.realism import told_apart
@@ -68,8 +68,7 @@ def write_sample(
         raise InputError(
             "is neither Parquet nor CSV by its name", file=output, fix="End it in .parquet or .csv"
         )
-    if target.exists() and not replace:
-        raise Refused(f"{one_line(output)} exists already. Add --replace to overwrite it.")
+    outputs.check(target, replace=replace)
     if target.suffix.lower() == ".csv" and model.encoding.vectors:
         raise InputError("cannot hold vectors: it is CSV", file=output, fix="End the name in .parquet")
     if peer:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from flows import outputs
 from flows.registry import ModelVersion
 from vae_core import publishing, sources
-from vae_core.errors import InputError, Refused, one_line
+from vae_core.errors import InputError
 from vae_core.images import arrays, generation, pictures
 from vae_core.images.model import ImageModel
 from vae_core.ppca import ProbabilisticPCA
@@ -33,8 +34,7 @@ def write_sample(
     as_file = target.suffix != ""
     sheet = target.with_name(f"{target.stem}-{SHEET}") if as_file else target / SHEET
     for place in (target, sheet):
-        if place.exists() and not replace:
-            raise Refused(f"{one_line(str(place))} exists already. Add --replace to overwrite it.")
+        outputs.check(place, replace=replace)
     made = generation.sample(model, n, random_state=seed)
     if as_file:
         _write_whole(target, lambda path: np.savez_compressed(path, X=made))
@@ -64,8 +64,7 @@ def write_nearest(
     target = Path(output)
     if target.suffix.lower() != ".png":
         raise InputError("is no PNG file by its name", file=output, fix="End it in .png")
-    if target.exists() and not replace:
-        raise Refused(f"{one_line(output)} exists already. Add --replace to overwrite it.")
+    outputs.check(target, replace=replace)
     table, _ = arrays.pixel_table([image], model.encoding.shape)
     nearest = generation.nearest_normal(model, model.encoding.encode(table))[0]
     _write_whole(target, lambda path: path.write_bytes(pictures.png(nearest)))

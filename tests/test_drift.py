@@ -301,3 +301,11 @@ def test_the_page_on_the_report_names_the_columns_of_the_drift_table() -> None:
     for field in drift.SCHEMA:
         line = next(line for line in section.splitlines() if line.startswith(f"| `{field.name}` | "))
         assert line.endswith(f"| {field.metadata[b'description'].decode()} |")
+
+
+@pytest.mark.parametrize(("factor", "told"), [(1.0, "now "), (1000.0, "now above "), (-1000.0, "now below ")])
+def test_a_median_beyond_all_of_trainings_numbers_is_said_to_lie_there(factor: float, told: str) -> None:
+    before = pd.DataFrame({"x": np.random.default_rng(0).normal(10, 1, 500)})
+    row = compared(before, factor * before)["x"]
+    assert before["x"].min() <= row["median_current"] <= before["x"].max()
+    assert f", {told}{row['median_current']:.4g}" in row["change"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import warnings
@@ -16,7 +17,7 @@ from PIL import Image
 from vae_core import job, sources
 from vae_core.detector import VAEDetector
 from vae_core.errors import InputError
-from vae_core.images import Shape, are_images, ingest, model, training
+from vae_core.images import Shape, are_images, cells, ingest, model, pictures, training
 from vae_core.images.encoding import REGIONS, ImageEncoding
 from vae_core.images.ingest import DEFAULT_SIDE, SAMPLE
 from vae_core.images.pixels import (
@@ -213,6 +214,22 @@ def test_nothing_to_read_is_one_clear_line(tmp_path: Path) -> None:
     np.savez(tmp_path / "two.npz", a=np.zeros((2, 8, 8)), b=np.zeros((2, 8, 8)))
     with pytest.raises(InputError, match="several arrays of images: a, b"):
         ingest(tmp_path / "two.npz", tmp_path / "store")
+    np.savez(tmp_path / "halves.npz", x_train=np.zeros((9, 8, 8)), x_test=np.zeros((3, 8, 8)), y=np.zeros(9))
+    with pytest.raises(InputError, match="several arrays of images: x_train, x_test"):
+        ingest(tmp_path / "halves.npz", tmp_path / "store")
+
+
+def test_pictures_of_sixteen_bits_are_written_with_what_png_holds() -> None:
+    deep = np.random.default_rng(0).integers(0, 65_536, (9, 8, 3)).astype(np.uint16)
+    np.testing.assert_array_equal(decode(pictures.png(deep), ""), (deep >> 8).astype(np.uint8))
+    np.testing.assert_array_equal(decode(pictures.png(deep[..., :1]), ""), deep[..., 0])
+
+
+def test_base64_in_lines_is_an_image_too() -> None:
+    data = encoded(Image.fromarray(COLOUR))
+    lines, one = base64.encodebytes(data).decode(), base64.b64encode(data).decode()
+    shape = Shape(12, 10, 3)
+    assert cells.pixel_table([lines], shape).equals(cells.pixel_table([one], shape))
 
 
 def test_the_images_page_states_the_constants_of_the_code() -> None:

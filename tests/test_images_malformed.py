@@ -89,7 +89,7 @@ KINDS: dict[str, tuple[str, Callable[[int], bytes]]] = {
     "bomb": ("png", lambda n: png_header(7_000 + n, 7_200 * (n + 1))),
     "no pixels": ("png", lambda n: png_header(0, n)),
     "wild fractions": ("tif", lambda n: full(n + 1.5, np.float32)),
-    "32 bits": ("tif", lambda n: full(70_000 + n, np.int32)),
+    "32 bits": ("tif", lambda n: full(70_000 * (n % 2) + n, np.int32)),
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import pyarrow as pa
 
 from vae_core.cells import codes_of, fixed_nats
 from vae_core.columns import FIXED, MODELLED, Column, cells, numbers
+from vae_core.drift.grid import Grid
 
 __all__ = ["SCORE", "ColumnProfile", "Counted", "Profile", "profile_of"]
 
@@ -65,12 +67,16 @@ class ColumnProfile:
         return np.array([other, len(missing) - lost - other, other, lost])
 
     def count_numbers(self, values: np.ndarray) -> np.ndarray:
-        """The same for float64 values, nan where missing. One sort finds all cells at once."""
-        ordered = np.sort(values)
-        n = int(np.searchsorted(ordered, np.nan, side="left"))
-        ordered = ordered[:n]
-        beyond = n - np.searchsorted(ordered, self.high, "right") + np.searchsorted(ordered, self.low, "left")
-        return np.r_[cells(ordered, self.edges), beyond, len(values) - n].astype(np.int64)
+        """The same for float64 values, nan where missing."""
+        missing = np.isnan(values)
+        lost = np.count_nonzero(missing)
+        here = values[~missing] if lost else values
+        beyond = np.count_nonzero(here > self.high) + np.count_nonzero(here < self.low)
+        return np.r_[self._grid.count(here), beyond, lost].astype(np.int64)
+
+    @cached_property
+    def _grid(self) -> Grid:
+        return Grid(self.edges)
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ SCHEMA = pa.schema(
         _field("n_training", pa.int64(), "training's values in the comparison (of many a sample)"),
         _field("n_current", pa.int64(), "values of this table that are there"),
         _field("median_training", pa.float64(), "of numbers and the score", null=True),
+        # No further than training's smallest and largest: of what lies beyond there is a count alone.
         _field("median_current", pa.float64(), "the same, read from the bins", null=True),
         _field("top_training", pa.string(), "the most frequent class", null=True),
         _field("top_current", pa.string(), "the same of this table", null=True),
@@ -136,7 +137,7 @@ def _row(column: ColumnProfile, counted: Counted) -> dict[str, Any]:
         row[f"median_{when}"] = _median(column, cells) if measured else None
         row[f"top_{when}"] = None if measured else _top(column, cells)
     row["bins"] = _bins(column, counted)
-    row["change"] = _change(row)
+    row["change"] = _change(row, _beyond(counted.cells) if measured else "")
     return row
 
 
@@ -218,7 +219,10 @@ def _psi(column: ColumnProfile, counted: Counted) -> float:
 
 
 def _median(column: ColumnProfile, cells: np.ndarray) -> float | None:
-    """The median as the cells tell it: a percentile itself, or a point between two."""
+    """The median as the cells tell it: a percentile itself, or a point between two.
+
+    Of numbers that mostly lie beyond training's own, the nearest of these: no cell tells how far beyond.
+    """
     total = float(cells.sum())
     if not total:
         return None
@@ -231,6 +235,12 @@ def _median(column: ColumnProfile, cells: np.ndarray) -> float | None:
         share = float((total / 2 - (upto[cell] - cells[cell])) / cells[cell])
         value = float((1 - share) * edges[place - 1] + share * edges[place])
     return round(value) if column.kind == "whole" else value
+
+
+def _beyond(cells: np.ndarray) -> str:
+    """'below ' or 'above ' where most numbers lie beyond all of training's on one side; else nothing."""
+    half = cells.sum() / 2
+    return "below " if cells[0] > half else "above " if cells[-1] > half else ""
 
 
 def _top(column: ColumnProfile, cells: np.ndarray) -> str | None:
@@ -264,21 +274,21 @@ def _bins(column: ColumnProfile, counted: Counted) -> list[dict[str, Any]]:
     return bins
 
 
-def _change(row: dict[str, Any]) -> str:
-    """What moved, in one line: medians, the most frequent class, or a rate, before and now."""
+def _change(row: dict[str, Any], beyond: str) -> str:
+    """What moved, in one line: medians, the most frequent class, or a rate, before and now; see `_beyond`."""
     if row["p_value"] is None:
         return "no values to compare"
     if row["statistic"] == "missing_rate":
         return f"missing {_percent(row['missing_training'])}, now {_percent(row['missing_current'])}"
     if row["median_training"] is not None:
-        text = f"median {row['median_training']:.4g}, now {row['median_current']:.4g}"
+        text = f"median {row['median_training']:.4g}, now {beyond}{row['median_current']:.4g}"
     else:
         most = max(row["bins"], key=lambda one: abs(one["current"] - one["training"]))
         text = f"{most['label']} {_percent(most['training'])}, now {_percent(most['current'])}"
     outside, before = row["outside_current"] or 0.0, row["outside_training"] or 0.0
-    beyond = "beyond all held-out scores" if row["kind"] == "score" else "out of range"
+    outside_of = "beyond all held-out scores" if row["kind"] == "score" else "out of range"
     if row["median_training"] is not None and outside > before + 0.005:
-        text += f"; {_percent(outside)} {beyond}"
+        text += f"; {_percent(outside)} {outside_of}"
     return text
 
 

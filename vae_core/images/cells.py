@@ -39,7 +39,7 @@ def _content(cell: Any) -> bytes:
         kind = type(cell).__name__
         raise Unreadable(f"it is of type {kind}; give the bytes of an image, or their base64 text")
     try:
-        return base64.b64decode(cell, validate=True)
+        return base64.b64decode("".join(cell.split()), validate=True)  # often in lines of 76 characters
     except ValueError as why:  # binascii.Error, and text beyond ASCII
         raise Unreadable(
             f'the text "{shown(cell, 40)}" is not base64, and is never read as a file\'s name'

@@ -35,7 +35,6 @@ CHUNK_BYTES = 1 << 24  # of an array, read at a time
 BROKEN = (
     OSError, EOFError, ValueError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
-NPZ_NAMES = ("X", "x", "images", "arr_0", "x_train")  # tried in this order where a file has several arrays
 
 
 @dataclass(frozen=True)
@@ -353,11 +352,10 @@ def _member(file: Path, archive: zipfile.ZipFile, column: str | None) -> str:
         with archive.open(f"{name}.npy") as stream:
             if len(_npy_header(file, stream)[0]) in (3, 4):
                 several.append(name)
-    chosen = several if len(several) == 1 else [name for name in NPZ_NAMES if name in several][:1]
-    if not chosen:
+    if len(several) != 1:
         found = f"several arrays of images: {', '.join(several)}" if several else "no array of images"
         raise InputError(f"holds {found}", file=file, fix="Say which by --image-column")
-    return f"{chosen[0]}.npy"
+    return f"{several[0]}.npy"
 
 
 def _npy_header(file: Path, stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:

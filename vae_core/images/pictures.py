@@ -42,8 +42,10 @@ def contact_sheet(rows: list[np.ndarray]) -> np.ndarray:
 
 
 def png(picture: np.ndarray) -> bytes:
-    """A picture (h, w), (h, w, 1) or (h, w, 3), uint8 or uint16, as a PNG file."""
+    """A picture (h, w), (h, w, 1) or (h, w, 3), 8 or 16 bits, as a PNG file; colour in 8, as Pillow can."""
     picture = picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
+    if picture.ndim == 3:
+        picture = eight_bits(picture)
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG")
     return buffer.getvalue()

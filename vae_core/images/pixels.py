@@ -177,9 +177,9 @@ def _array(image: Image.Image) -> np.ndarray:
     mode = image.mode
     if mode in GREY_16:
         return np.asarray(image).astype(np.uint16)
-    if mode == "I":  # 32-bit whole numbers; older 16-bit PNG readers used it as well
+    if mode == "I":  # 32-bit whole numbers; these two formats have none, but Pillow reads their 16 bits so
         values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65_535:
+        if image.format not in ("PNG", "PPM") or values.min() < 0 or values.max() > 65_535:
             raise Unreadable("it has whole numbers of 32 bits: save it with 8 or 16")
         return values.astype(np.uint16)
     if mode == "F":

@@ -227,7 +227,9 @@ def _summary(
     if LIKELIHOODS[name].normalised_on == "grey levels":
         summary["bits_per_value"] = -trimmed_mean(elbo) / np.log(2) / shape.pixels
         if shape.pixels <= MOST_PPCA:
-            summary["ppca"] = _ppca(records, vae.architecture.latent, shape)
+            nats = _ppca(records, vae.architecture.latent, shape)
+            if nats <= 0:  # a normal density narrower than a level is no mass: there is nothing to compare
+                summary["ppca"] = nats
     return summary
 
 
