@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 
@@ -221,3 +222,23 @@ def test_a_feature_table_by_the_command_line(
     assert pq.read_table("new.parquet")["features"].type == pa.list_(pa.float32(), WIDTH)
     capsys.readouterr()
     assert main(["generate", "--model", "models:/parts@champion", "--n", "5", "--output", "new.csv"]) == 2
+
+
+@pytest.mark.parametrize("width", [3, 50, 120, 257])
+def test_the_bits_depend_neither_on_place_nor_threads_nor_on_how_directions_lie_in_memory(width: int) -> None:
+    x = features(90, width)
+    known = VectorDensity.fit(x)
+    again = VectorDensity.from_arrays({k: np.ascontiguousarray(v) for k, v in known.arrays().items()})
+    order = np.random.default_rng(0).permutation(len(x))
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found += [(known.encode(column(x))), again.encode(column(x))]
+            values, nats, _ = known.encode(column(x[order]))
+            assert np.array_equal(values, found[0][0][order]) and np.array_equal(nats, found[0][1][order])
+    finally:
+        torch.set_num_threads(before)
+    for values, nats, _ in found:
+        assert np.array_equal(values, found[0][0]) and np.array_equal(nats, found[0][1])

@@ -12,12 +12,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import torch
+from torch import Tensor
 
 from vae_core.arrow import vectors
+from vae_core.networks import KERNEL_WIDTH
 
 __all__ = ["COMPONENTS", "MOST_NUMBERS", "VectorDensity", "finite_features"]
 
@@ -148,7 +152,16 @@ class VectorDensity:
             here = part.stop - part.start
             centred = np.zeros((AT_ONCE, self.width))
             centred[:here] = vectors(array.slice(first, here)) - self.mean
-            yield part, (centred @ self.directions)[:here], np.square(centred).sum(1)[:here]
+            projections = (torch.from_numpy(centred) @ self._padded)[:here, : len(self.variances)]
+            yield part, projections.numpy(), np.square(centred).sum(1)[:here]
+
+    @cached_property
+    def _padded(self) -> Tensor:
+        """The directions (d, r) side by side up to full kernel widths: a product's row has the same bits then
+        wherever it stands, however the directions lie in memory, and with any number of threads."""
+        missing = -len(self.variances) % KERNEL_WIDTH
+        padded = np.pad(self.directions, ((0, 0), (0, missing)))
+        return torch.from_numpy(np.ascontiguousarray(padded))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What `from_arrays` takes."""

@@ -221,8 +221,10 @@ class KernelDensity:
             start += size
         discrete = np.concatenate(blocks)
         self.complete = bool(here.all())  # then rows without a missing numeric cell take the short table
-        self.whole = np.concatenate([-0.5 * precision.T, linear.T, constant.T, discrete])
-        self.long = _padded(np.concatenate([self.whole, np.zeros((1, count))]))
+        whole = np.concatenate([-0.5 * precision.T, linear.T, constant.T, discrete])
+        self.long = _padded(np.concatenate([whole, np.zeros((1, count))]))
+        self.turned = torch.zeros((self.long.shape[1], len(whole) + -len(whole) % 16), dtype=torch.float64)
+        self.turned[:count, : len(whole)] = torch.from_numpy(whole.T)
         square = -0.5 * self.widths[None] ** -2.0
         self.short = _padded(np.concatenate([square, linear.T, discrete, constant.sum(1)[None]]))
 
@@ -276,7 +278,7 @@ class KernelDensity:
     def _by_feature(self, design: Tensor, responsibilities: Tensor) -> np.ndarray:
         """Expected log kernels of each feature: (TILE, q) and (TILE, N) -> (TILE, m)."""
         layout, numeric = self.layout, len(self.layout.numeric)
-        expected = (responsibilities[:, : len(self.exemplars)] @ torch.from_numpy(self.whole).T).numpy()
+        expected = (responsibilities @ self.turned).numpy()
         filled = design.numpy()
         short = len(self.short) != len(self.long) and filled.shape[1] == len(self.short)
         start = 1 if short else numeric
