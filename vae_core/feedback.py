@@ -48,16 +48,17 @@ def add(
     """Write one judgement into the log and return its line; of records with one id the first is meant.
 
     Raises InputError for a record that is not in the report, another verdict, or records without ids of their
-    own. Several at once wait.
+    own (a column's, or an image file's path). Several at once wait.
     """
     if verdict not in VERDICTS:
         raise InputError(f'there is no verdict "{one_line(verdict)}"', fix=f"Say {' or '.join(VERDICTS)}")
     row, manifest = find(report, record_id)[0], report.manifest
-    if not manifest["dataset"].get("ids"):
+    if not manifest["dataset"].get("ids") and row["record_id"] != row["source"]:  # an image file is its path
+        own = "Keep each image in a file of its own, or in Parquet with" if "part" in row else "Ingest with"
         raise InputError(
             "its records are known by file and row only, which other records will have tomorrow",
             file=report.folder,
-            fix="Ingest with --id COLUMN, then feedback finds its record again",
+            fix=f"{own} --id COLUMN, then feedback finds its record again",
         )
     line = {
         "recorded_at": at or datetime.now(UTC),
