@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from vae_core.errors import one_line
-from vae_core.page import contents, wording
+from vae_core.page import contents, sentences, wording
 from vae_core.report import Report
 
 __all__ = ["PAGE", "build", "model_page"]
@@ -73,6 +73,7 @@ def _environment() -> Environment:
     )
     for name in ("chance", "count", "figure", "nats", "short"):
         environment.filters[name] = getattr(wording, name)
+    environment.filters |= {"middle": sentences.middle, "sentence": sentences.sentence}
     return environment
 
 
