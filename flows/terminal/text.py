@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -53,6 +54,17 @@ def cut(value: object, longest: int) -> str:
     """
     text = str(value)
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def to_paste(command: str, *arguments: str) -> str:
+    """A command to paste; `--` stands before arguments that would be taken for options.
+
+    >>> to_paste("explain", "my reports", "s1"), to_paste("explain", "reports", "-2+3")
+    ("elborank explain 'my reports' s1", 'elborank explain -- reports -2+3')
+    """
+    options_end = ["--"] if any(argument.startswith("-") for argument in arguments) else []
+    words = (shlex.quote(one_line(argument)) for argument in arguments)
+    return " ".join(["elborank", command, *options_end, *words])
 
 
 def fail(message: str, code: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,8 +10,7 @@ from rich.console import Console
 
 from flows.terminal.operations import decision
 from flows.terminal.reports import drift_line, mark, similar
-from flows.terminal.text import bar, blank, counted, new_table, number, safe, which_elbo
-from vae_core.errors import one_line
+from flows.terminal.text import bar, blank, counted, new_table, number, safe, to_paste, which_elbo
 
 
 def dataset(console: Console, result: Mapping[str, Any]) -> None:
@@ -76,8 +74,7 @@ def scored(console: Console, result: Mapping[str, Any]) -> None:
     if result.get("page"):
         console.print(f"Open it: {safe(result['page'])}", soft_wrap=True)
     if result["top"]:
-        first = shlex.quote(one_line(result["top"][0]["record_id"]))
-        command = f"elborank explain {shlex.quote(one_line(result['folder']))} {first}"
+        command = to_paste("explain", result["folder"], result["top"][0]["record_id"])
         console.print(f"The first one's reasons: {safe(command)}", soft_wrap=True)
 
 
