@@ -10,10 +10,11 @@ from typing import Any
 from flows.registry import home
 from vae_core.errors import InputError, nearest, one_line
 
-__all__ = ["add", "judged", "log", "marked", "without_confirmed"]
+__all__ = ["add", "columns", "judged", "log", "marked", "without_confirmed"]
 
 REPORTS = "reports"  # where reports go, unless --output says otherwise
 MOST_NAMED = 20
+MARKS = ("feedback", "feedback_note")
 
 
 def log() -> Path:
@@ -58,6 +59,15 @@ def _check_known(dataset: str, judged: Iterable[str]) -> None:
     )
 
 
+def columns(folder: str | Path) -> list[str]:
+    """The columns of a report's rows as `marked` gives them, also where there is no row."""
+    from pyarrow.parquet import read_schema
+
+    from vae_core.report import REPORT
+
+    return [*read_schema(Path(folder) / REPORT).names, *MARKS]
+
+
 def marked(report: Any, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows with `feedback`, the last verdict on this record of this dataset, or None, and its note."""
     from vae_core import feedback
@@ -71,8 +81,8 @@ def marked(report: Any, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any
     result = []
     for row in rows:
         line = known.get(row["record_id"])
-        own = {"feedback": line["verdict"] if line else None, "feedback_note": line["note"] if line else None}
-        result.append({**row, **own})
+        said_of_it = (line["verdict"], line["note"]) if line else (None, None)
+        result.append({**row, **dict(zip(MARKS, said_of_it, strict=True))})
     return result
 
 

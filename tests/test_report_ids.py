@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -52,3 +53,21 @@ def test_of_a_report_without_rows_it_is_said_that_there_are_none(some: report.Re
     pq.write_table(pq.read_table(some.path).slice(0, 0), tmp_path / "report.parquet")
     with pytest.raises(InputError, match=r'no record "k1"\. The report has no rows\.$'):
         report.find(report.Report(tmp_path, {}), "k1")
+
+
+def test_a_report_without_rows_has_a_csv_of_one_line_the_same_header(
+    some: report.Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = pd.DataFrame({"key": ["a"], "x": [1.5], "at": [pd.Timestamp("2024-01-01", tz="UTC")]})
+    frame.to_parquet(tmp_path / "events.parquet", index=False)
+    day = {"time": "at", "start": datetime(2024, 2, 1, tzinfo=UTC), "until": datetime(2024, 2, 2, tzinfo=UTC)}
+    day |= {"allow_empty": True, "name": "none", "ids": ["key"]}
+    data = sources.ingest(tmp_path / "events.parquet", tmp_path / "store", **day)
+    empty = job.run(make_job(data.folder, tmp_path / "out", allow_empty=True)).folder
+    lines = []
+    for folder in (some.folder, empty):
+        assert main(["report", str(folder), "--csv"]) == 0
+        lines.append(capsys.readouterr().out.splitlines())
+    assert lines[1] == lines[0][:1] and lines[1][0].startswith("rank,record_id,")
+    assert main(["explain", str(empty), "a"]) == 2
+    assert "The report has no rows." in capsys.readouterr().err

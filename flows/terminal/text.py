@@ -9,7 +9,7 @@ import math
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -101,13 +101,12 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
-def print_csv(records: Iterable[Mapping[str, Any]]) -> None:
-    """Records as CSV; a text that a spreadsheet would take for a formula begins with an apostrophe."""
-    rows = list(records)
+def print_csv(records: Iterable[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Records of these columns as CSV; a text that a spreadsheet would take for a formula begins with an
+    apostrophe."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    names = list(rows[0]) if rows else []
     writer.writerow(names)
-    for row in rows:
+    for row in records:
         writer.writerow([csv_cell(row[name]) for name in names])
 
 
