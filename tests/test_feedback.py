@@ -44,6 +44,24 @@ def test_the_last_word_on_a_record_counts_and_the_log_keeps_all(
         feedback.read(log)
 
 
+def test_a_note_of_a_books_length_is_refused_and_a_long_one_is_a_line_in_tables(
+    ranked: report.Report, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ELBORANK_HOME", str(tmp_path))
+    folder, first = str(ranked.folder), report.top(ranked.folder, 1)[0]["record_id"]
+    add = ["feedback", "add", folder, first, "--verdict", "expected", "--note"]
+    assert main([*add, "x" * 100_000]) == 2
+    told = "elborank: the note has 100,000 characters, and at most 2,000 are kept. "
+    assert capsys.readouterr().err.startswith(told)
+    assert main([*add, "word " * 399 + "last."]) == 0
+    capsys.readouterr()
+    for command in (["feedback", "list"], ["report", folder, "--top", "1"]):
+        assert main(command) == 0
+        assert 50 < capsys.readouterr().out.count("word") * 5 + 5 <= 65
+    assert main(["explain", folder, first]) == 0
+    assert "last." in capsys.readouterr().out
+
+
 def test_records_without_ids_of_their_own_cannot_be_judged(ranked: report.Report, tmp_path: Path) -> None:
     nameless = {**ranked.manifest, "dataset": {**ranked.manifest["dataset"], "ids": []}}
     first = report.top(ranked.folder, 1)[0]["record_id"]

@@ -136,7 +136,7 @@ def feedback_add(
             "of the next training."
         ),
     ],
-    note: Annotated[str, typer.Option(help="Why; shown with the mark.")] = "",
+    note: Annotated[str, typer.Option(help="Why, in at most 2,000 characters; shown with the mark.")] = "",
     json: Json = False,
 ) -> None:
     """Say of a record whether it was expected or is an anomaly. The report itself stays as it is."""

@@ -118,7 +118,9 @@ def explained(console: Console, result: Mapping[str, Any]) -> None:
         f"p-value {number(result['p_value'])}, {flagged}"
     )
     if result["why"]:
-        console.print(mark(result) + safe(result["why"]))
+        from vae_core.feedback import LONGEST_NOTE  # not for every command
+
+        console.print(mark(result, LONGEST_NOTE) + safe(result["why"]))
     if result.get("map"):
         console.print(f"Image, expected image, map: {safe(result['map'])}", soft_wrap=True)
     if result["reasons"]:
