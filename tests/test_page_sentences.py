@@ -8,11 +8,12 @@ import pyarrow as pa
 import pytest
 
 from tests.stand_in import StandIn, make_dataset, make_job
-from vae_core import job
-from vae_core.explanation import sentence as told
-from vae_core.page import PAGE
+from vae_core import explanation, job
+from vae_core.drift.counts import SCORE
+from vae_core.page import PAGE, wording
 from vae_core.page.sentences import delicate, sentence
 from vae_core.report import top
+from vae_core.sources.blocks import OF_REPORTS
 from vae_core.work import REASONS
 
 HEBREW, ARABIC, LONG = "שלום", "درجة الحرارة", "temperature_" * 25 + "end"
@@ -28,7 +29,7 @@ REASONS_TOLD = [reason(HEBREW, "102"), reason(ARABIC, "غرفة 7 b", -900.0), r
 
 def explain(model: StandIn, table: pa.Table, *, top: int) -> pa.Table:
     """The same three reasons for every record, in the sentence that all models make of reasons."""
-    why = told({name: [own[name] for own in REASONS_TOLD] for name in REASONS_TOLD[0]})
+    why = explanation.sentence({name: [own[name] for own in REASONS_TOLD] for name in REASONS_TOLD[0]})
     rows = table.num_rows
     reasons = pa.array([REASONS_TOLD] * rows, REASONS)
     return pa.table(
@@ -63,3 +64,8 @@ def test_a_sentence_of_plain_names_is_what_it_was(names: tuple[str, ...]) -> Non
     assert sentence(text, 99, names) == "a &lt;b&gt; 7, expected 2 (1 to 3): -9 nats"
     assert sentence(text, 8, names) == "a &lt;b&gt; 7…"
     assert delicate([reason("a", "<b>")]) == []
+
+
+def test_what_reports_name_beside_columns_is_no_columns_name() -> None:
+    """So that a reason, or a row of the drift table, is known by its name."""
+    assert {explanation.COMBINATION, wording.COMBINATION, SCORE} == set(OF_REPORTS)
