@@ -187,6 +187,11 @@ def generated(console: Console, result: Mapping[str, Any]) -> None:
         console.print(f"Contact sheet: {safe(result['contact_sheet'])}", soft_wrap=True)
     if left := result.get("not_generated"):
         console.print(f"Not generated, since the model leaves them out: {safe(', '.join(left))}")
+    if changed := result.get("guarded"):
+        console.print(
+            f"[yellow]Note:[/] what a spreadsheet would take for a formula begins with an apostrophe in this "
+            f"CSV file, in {safe(', '.join(changed))}; a .parquet file has it as it is, to be scored again."
+        )
     if realism := result.get("realism"):
         _realism(console, realism)
     if not result["distances"]:
