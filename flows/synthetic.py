@@ -54,7 +54,6 @@ def write_sample(
 
         if peer:
             raise InputError("a TVAE makes records of tables, no images", fix="Leave out --peer")
-
         if like is not None:
             return synthetic_images.write_nearest(version, model, like, output, replace=replace)
         known = training_data(version, data)
