@@ -10,10 +10,11 @@ from typing import Any
 from flows.registry import home
 from vae_core.errors import InputError, nearest, one_line
 
-__all__ = ["add", "judged", "log", "marked", "without_confirmed"]
+__all__ = ["add", "columns", "judged", "known", "log", "marked", "without_confirmed"]
 
 REPORTS = "reports"  # where reports go, unless --output says otherwise
 MOST_NAMED = 20
+MARKS = ("feedback", "feedback_note")
 
 
 def log() -> Path:
@@ -58,8 +59,17 @@ def _check_known(dataset: str, judged: Iterable[str]) -> None:
     )
 
 
-def marked(report: Any, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with `feedback`, the last verdict on this record of this dataset, or None, and its note."""
+def columns(folder: str | Path) -> list[str]:
+    """The columns of a report's rows as `marked` gives them, also where there is no row."""
+    from pyarrow.parquet import read_schema
+
+    from vae_core.report import REPORT
+
+    return [*read_schema(Path(folder) / REPORT).names, *MARKS]
+
+
+def known(report: Any) -> dict[str, dict[str, Any]]:
+    """The judgement that counts for each record id of the report's dataset."""
     from vae_core import feedback
 
     try:
@@ -67,12 +77,16 @@ def marked(report: Any, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any
     except InputError as error:  # the report is published, and says what it says without the marks
         warnings.warn(str(error), stacklevel=2)
         said = feedback.SCHEMA.empty_table()
-    known = feedback.latest(said)
-    result = []
+    return feedback.latest(said)
+
+
+def marked(report: Any, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with `feedback`, the last verdict on this record of this dataset, or None, and its note."""
+    lines, result = known(report), []
     for row in rows:
-        line = known.get(row["record_id"])
-        own = {"feedback": line["verdict"] if line else None, "feedback_note": line["note"] if line else None}
-        result.append({**row, **own})
+        line = lines.get(row["record_id"])
+        said_of_it = (line["verdict"], line["note"]) if line else (None, None)
+        result.append({**row, **dict(zip(MARKS, said_of_it, strict=True))})
     return result
 
 
@@ -80,5 +94,5 @@ def without_confirmed(data: Any, *, keep: bool = False) -> Any:
     """The dataset to train on: without the records that were confirmed as anomalies, unless they are kept."""
     from vae_core import feedback, sources
 
-    known = {} if keep else feedback.latest(feedback.read(log(), dataset=data.name))
-    return sources.leaving_out(data, [key for key, line in known.items() if line["verdict"] == "anomaly"])
+    said = {} if keep else feedback.latest(feedback.read(log(), dataset=data.name))
+    return sources.leaving_out(data, [key for key, line in said.items() if line["verdict"] == "anomaly"])

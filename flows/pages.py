@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows import descriptions, outputs, remote
+from flows import descriptions, judgements, outputs, remote
 
 
 def draw(
@@ -13,7 +13,8 @@ def draw(
 ) -> dict[str, Any]:
     """The page of a published report in a file of its own; what is published stays as it is.
 
-    Told is also what is new since an earlier report: `since`, or the one of the interval before beside it.
+    Told is also what is new since an earlier report: `since`, or the one of the interval before beside it;
+    and what people said of its records.
     """
     from vae_core import comparison, page, publishing
     from vae_core import report as reports
@@ -24,7 +25,8 @@ def draw(
     outputs.check_outside_reports(target)
     before = remote.local_report(since) if since else comparison.previous(found)
     earlier = None if before is None else reports.read_report(before)
-    text = page.build(found.folder, found.manifest, hide_values=hide_values, earlier=earlier)
+    anew = {"hide_values": hide_values, "earlier": earlier, "known": judgements.known(found)}
+    text = page.build(found.folder, found.manifest, **anew)
     target.parent.mkdir(parents=True, exist_ok=True)
     with publishing.whole_file(target) as hidden:
         hidden.write_text(text, encoding="utf-8")

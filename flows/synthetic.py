@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from flows import outputs, steps
 from flows.peer import tvae, tvae_sample
 from flows.registry import ModelVersion
-from flows.terminal import csv_cell
+from flows.terminal import csv_cell, is_formula
 from vae_core import generation, publishing, sources, storage
 from vae_core.arrow import numbers, texts, vectors
 from vae_core.encoding import TableEncoding
@@ -54,7 +54,6 @@ def write_sample(
 
         if peer:
             raise InputError("a TVAE makes records of tables, no images", fix="Leave out --peer")
-
         if like is not None:
             return synthetic_images.write_nearest(version, model, like, output, replace=replace)
         known = training_data(version, data)
@@ -84,6 +83,7 @@ def write_sample(
         "model_version": version.version,
         "n": n,
         "output": output,
+        "guarded": guarded(table) if target.suffix.lower() == ".csv" else [],
         "not_generated": [name for name in model.encoding.columns if name not in table.column_names],
         "compared_with": str(known.folder) if known is not None else None,
         "distances": compare(model, known, table, seed=seed) if known is not None else [],
@@ -145,6 +145,20 @@ def training_data(version: ModelVersion, path: str | None) -> Any:
     return data if data.digest == version.tags.get("dataset_digest") else None
 
 
+def guarded(table: pa.Table) -> list[str]:
+    """The columns in whose name or texts a CSV file has an apostrophe that the records have not.
+
+    >>> guarded(pa.table({"a": ["=1+1", "x"], "+h": [1, 2], "b": ["y", None], "c": [-1.0, -2.0]}))
+    ['a', '+h']
+    """
+    return [
+        name
+        for name, column in zip(table.column_names, table.columns, strict=True)
+        if is_formula(name)
+        or (pa.types.is_string(column.type) and any(map(is_formula, column.unique().drop_null().to_pylist())))
+    ]
+
+
 def _write_whole(table: Any, target: Path) -> None:
     """The table under its name when it is complete; a full disk leaves nothing behind."""
     with publishing.whole_file(target) as temporary:
@@ -155,7 +169,9 @@ def _write_whole(table: Any, target: Path) -> None:
 
 
 def _write_csv(table: Any, path: Path) -> None:
-    """As ingest reads it; times in ISO 8601, and no text that a spreadsheet would obey."""
+    """As ingest reads it; times in ISO 8601, and an apostrophe before what a spreadsheet would obey: it is
+    what opens CSV files, and a category may come from anybody.
+    """
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([csv_cell(name) for name in table.column_names])

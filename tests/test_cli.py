@@ -180,7 +180,9 @@ def test_without_the_peers_package_one_line_says_where_it_is(
     assert not (tmp_path / "made.parquet").exists()
 
 
-def test_generated_csv_holds_no_formula_for_a_spreadsheet(in_shop: shop.Shop, tmp_path: Path) -> None:
+def test_generated_csv_holds_no_formula_for_a_spreadsheet(
+    in_shop: shop.Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     target = tmp_path / "made.csv"
     assert (
         run("generate", "--model", "models:/shop@champion", "--n", "100", "--output", target, "--seed", "3")
@@ -190,6 +192,13 @@ def test_generated_csv_holds_no_formula_for_a_spreadsheet(in_shop: shop.Shop, tm
     assert len(rows) == 100
     assert {row["kind"] for row in rows} <= {"apple", "'=pear", "[red]plum[/red]", "other"}
     assert pd.to_datetime([row["hour"] for row in rows], format="%Y-%m-%dT%H:%M:%SZ").notna().all()
+    told = " ".join(capsys.readouterr().out.split())
+    assert "begins with an apostrophe in this CSV file, in kind; a .parquet file has it as it is" in told
+    whole = target.with_suffix(".parquet")
+    made = run_json(
+        capsys, "generate", "--model", "models:/shop@champion", "--n", 100, "--output", whole, "--seed", 3
+    )
+    assert made["guarded"] == [] and "=pear" in pd.read_parquet(whole)["kind"].tolist()
 
 
 def test_a_better_model_is_promoted_and_the_old_one_can_be_found(

@@ -16,6 +16,7 @@ from tests import shop
 from tests.stand_in import make_job, make_table
 from vae_core import comparison, job, report, sources
 from vae_core.errors import InputError
+from vae_core.page import build
 from vae_core.report import Decision
 
 
@@ -75,9 +76,25 @@ def test_scores_of_two_models_are_not_subtracted_and_foreign_ids_are_told(tmp_pa
     other = published(frame.assign(key=[f"z{n}" for n in range(300)]), tmp_path, "z", 4, digits=3)
     told = comparison.compare(new, other)
     assert told.shared == 0 and told.counts["persisting"] == 0
-    assert "no record id is in both reports (they are made of key and key)" in told.notes[0]
+    assert told.notes[0].startswith("no record id is in both reports, so nothing can persist: ")
+    nameless = report.Report(new.folder, {**new.manifest, "dataset": {**new.manifest["dataset"], "ids": []}})
+    told = comparison.compare(nameless, other)
+    assert (
+        "no record id is in both reports (made of file and row in one, of key in the other), so"
+        in told.notes[0]
+    )
     with pytest.raises(InputError, match="both are the same report"):
         comparison.compare(new, new)
+
+
+def test_reports_in_the_wrong_order_are_told(pair: tuple[report.Report, report.Report]) -> None:
+    old, new = pair
+    assert comparison.compare(old, new).notes == ()
+    (note,) = comparison.compare(new, old).notes
+    assert note.startswith(
+        "the report compared with is the later one, of 2024-01-08T00:00:00Z (this one: 2024-01-01T00:00:00Z)"
+    )
+    assert f"Note: <bdi>{note}" in build(old.folder, old.manifest, earlier=new)
 
 
 def test_the_report_before_this_one_is_found_by_its_interval(tmp_path: Path) -> None:

@@ -18,6 +18,10 @@ PROBLEMS: list[tuple[Any, str]] = [
     (lambda: quick().fit(np.array([[np.inf, 1.0]] * 3)), "infinity"),
     (lambda: quick().fit(frame().assign(price=np.inf)), "infinity in column 'price'"),
     (lambda: quick().fit(pd.DataFrame(numbers(), columns=["a", "a", "b"])), r"column names repeat: \['a'\]"),
+    (
+        lambda: quick().fit(frame().rename(columns={"price": "(unusual combination)"})),
+        r"column '\(unusual combination\)': explanations use this name themselves; rename",
+    ),
     (lambda: quick().fit(pd.DataFrame({1: [1.0, 2.0], "1": [3.0, 4.0]})), r"column names repeat: \['1'\]"),
     (lambda: quick().fit(pd.DataFrame({"a": [[1], [2]]})), "column 'a' of type object cannot be used"),
     (lambda: quick().fit(pd.DataFrame({"a": [1j, 2j]})), "column 'a' of type complex128 cannot be used"),

@@ -14,6 +14,7 @@ from tests import shop
 from tests.stand_in import make_dataset, make_job
 from vae_core import feedback, job, report, sources
 from vae_core.errors import InputError
+from vae_core.page import PAGE
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,24 @@ def test_the_last_word_on_a_record_counts_and_the_log_keeps_all(
     log.write_bytes(b"half a file")
     with pytest.raises(InputError, match="is damaged"):
         feedback.read(log)
+
+
+def test_a_note_of_a_books_length_is_refused_and_a_long_one_is_a_line_in_tables(
+    ranked: report.Report, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ELBORANK_HOME", str(tmp_path))
+    folder, first = str(ranked.folder), report.top(ranked.folder, 1)[0]["record_id"]
+    add = ["feedback", "add", folder, first, "--verdict", "expected", "--note"]
+    assert main([*add, "x" * 100_000]) == 2
+    told = "elborank: the note has 100,000 characters, and at most 2,000 are kept. "
+    assert capsys.readouterr().err.startswith(told)
+    assert main([*add, "word " * 399 + "last."]) == 0
+    capsys.readouterr()
+    for command in (["feedback", "list"], ["report", folder, "--top", "1"]):
+        assert main(command) == 0
+        assert 50 < capsys.readouterr().out.count("word") * 5 + 5 <= 65
+    assert main(["explain", folder, first]) == 0
+    assert "last." in capsys.readouterr().out
 
 
 def test_records_without_ids_of_their_own_cannot_be_judged(ranked: report.Report, tmp_path: Path) -> None:
@@ -141,3 +160,26 @@ def test_feedback_on_a_dataset_that_is_not_there_is_refused_with_those_that_are(
     for name in ("sales", "tills"):  # which nobody has judged yet
         assert main(["feedback", "list", "--dataset", name]) == 0
         assert "No feedback yet" in capsys.readouterr().out
+
+
+def test_a_page_drawn_anew_marks_what_is_known_and_the_published_one_stays(
+    ranked: report.Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ELBORANK_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    folder, ids = str(ranked.folder), [row["record_id"] for row in report.top(ranked.folder, 2)]
+    before = (ranked.folder / PAGE).read_bytes()
+    for record, verdict in zip(ids, feedback.VERDICTS, strict=True):
+        said = ["feedback", "add", folder, record, "--verdict", verdict, "--note", f"<i>{verdict}</i> 7.25"]
+        assert main(said) == 0
+    assert main(["report", folder, "--html", "--output", "anew.html"]) == 0
+    rows = Path("anew.html").read_text().split("<tr ")
+    marks = {record: [row for row in rows if f"<bdi>{record}</bdi></th>" in row] for record in ids}
+    for record, verdict, words in zip(ids, feedback.VERDICTS, ("known: expected", "confirmed"), strict=True):
+        mark = f'<span class="verdict {verdict}">{words}</span> <bdi>&lt;i&gt;{verdict}&lt;/i&gt; 7.25</bdi>'
+        assert len(marks[record]) == 1 and mark in marks[record][0]
+    assert sum('class="said"' in row for row in rows) == 2
+    assert main(["report", folder, "--html", "--hide-values", "--output", "hidden.html"]) == 0
+    hidden = Path("hidden.html").read_text()
+    assert "known: expected" in hidden and "7.25" not in hidden
+    assert (ranked.folder / PAGE).read_bytes() == before and b'class="said"' not in before

@@ -160,3 +160,38 @@ def test_images_go_through_the_commands_like_tables(
     Path("table.csv").write_text("a,b\n1,2\n")
     assert main(["score", "table.csv", *model]) == 2
     assert "there is no image here" in capsys.readouterr().err
+
+
+def test_an_image_file_is_judged_by_its_path_and_an_arrays_image_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ELBORANK_HOME", str(tmp_path / "home"))
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
+    for n, image in enumerate(images):
+        place = tmp_path / "tiles" / f"day{n % 2}" / f"{n:02d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place)
+    np.save("tiles.npy", images)
+    train = ["train", "tiles", "--name", "tiles", "--steps", "5", "--json"]
+    assert main(train) == 0
+    score = ["--model", "models:/tiles@champion", "--top-k", "3", "--json"]
+    capsys.readouterr()
+    assert main(["score", "tiles.npy", *score]) == 0
+    folder = json.loads(capsys.readouterr().out)["folder"]
+    assert main(["feedback", "add", folder, "tiles.npy#7", "--verdict", "anomaly"]) == 2
+    assert "Keep each image in a file of its own" in capsys.readouterr().err
+    assert main(["score", "tiles", *score, "--output", "again"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    first = told["top"][0]["record_id"]
+    assert first.startswith("day") and first.endswith(".png")
+    say = ["feedback", "add", told["folder"], first, "--note", "wet lens", "--verdict"]
+    assert main([*say, "expected"]) == 0
+    capsys.readouterr()
+    assert main(["report", told["folder"], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["records"][0]["feedback_note"] == "wet lens"
+    assert main([*say, "anomaly"]) == 0
+    capsys.readouterr()
+    assert main(train) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["rows"], again["confirmed_left_out"]) == (39, 1)

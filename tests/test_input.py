@@ -149,6 +149,7 @@ CASES: dict[str, Case] = {
     "a header without any name": case(csv(",,\n1,2,3\n")),
     "a header whose quote is not closed": case(csv('a,"b\n1,2\n')),
     "a column with a name that datasets use": case(csv("_row\n1\n")),
+    "a column with a name that reports use": case(csv("(anomaly score)\n1\n")),
     "the whole number 2^53 + 1": case(
         csv("a\n9007199254740993\n"), lambda rows: rows["a"].tolist() == [2**53 + 1]
     ),

@@ -225,6 +225,18 @@ def test_an_empty_interval_has_a_page(tmp_path: Path, report: Path) -> None:
     assert "There is no record in this interval" in build(tmp_path, manifest)
 
 
+def test_a_report_of_one_record_has_a_page_that_speaks_of_one(tmp_path: Path) -> None:
+    folder = job.run(make_job(make_dataset(tmp_path, rows=1, files=1), tmp_path / "out")).folder
+    page = drawn(folder)
+    assert "The first one opens to its reasons." in page
+    chart = page[page.index('aria-label="Of the records 100.0% have a p-value up to 0.05') :].split("</svg>")[
+        0
+    ]
+    assert re.findall(r">([\d.]+)</text>", chart) == ["0.1", "0.1", "1", "1"]
+    lines = [re.findall(r"[\d.]+", points) for points in re.findall(r'points="([^"]+)"', chart)]
+    assert [len(set(points)) > 2 for points in lines] == [True, True]  # the diagonal, and a curve to see
+
+
 def test_the_distributions_count_every_record(tmp_path: Path) -> None:
     data = make_dataset(tmp_path, rows=1500)
     folder = job.run(make_job(data, tmp_path / "out", decision=Decision(alpha=0.01))).folder

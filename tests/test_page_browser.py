@@ -12,6 +12,7 @@ import pytest
 
 from tests import hostile
 from tests.stand_in import make_dataset, make_job
+from tests.test_page_sentences import HEBREW, report_from_the_right
 from vae_core import job
 from vae_core.page import PAGE, build
 
@@ -128,3 +129,29 @@ def test_without_scripts_everything_is_still_there(browser: Any, ordinary: Path)
     assert tab.locator(".ranking > tbody > tr").count() == 400
     assert not tab.get_by_label("Search").is_visible()
     context.close()
+
+
+def test_a_name_from_the_right_stands_before_its_value_and_the_value_before_the_range(
+    browser: Any, tmp_path: Path
+) -> None:
+    tab, _ = opened(browser, report_from_the_right(tmp_path) / PAGE, "laptop")
+    order = tab.evaluate(
+        """() => {
+          const sentence = document.querySelector(".ranking summary bdi");
+          const walker = document.createTreeWalker(sentence, NodeFilter.SHOW_TEXT);
+          const places = [];
+          for (let node; (node = walker.nextNode()); )
+            for (const word of ["\u05e9\u05dc\u05d5\u05dd", "102", "expected", "(1.1", "3.5)", "-4,567"]) {
+              const at = node.data.indexOf(word);
+              if (at < 0 || places.length > 5) continue;
+              const range = document.createRange();
+              range.setStart(node, at);
+              range.setEnd(node, at + word.length);
+              const box = range.getBoundingClientRect();
+              places.push([word, box.top, box.left]);
+            }
+          return places.sort((a, b) => a[1] - b[1] || a[2] - b[2]).map((place) => place[0]);
+        }"""
+    )
+    assert order == [HEBREW, "102", "expected", "(1.1", "3.5)", "-4,567"]
+    tab.context.close()

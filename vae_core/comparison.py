@@ -180,10 +180,16 @@ def _notes(
     ours, theirs = new["dataset"], old["dataset"]
     if theirs["name"] != ours["name"]:
         yield f"the reports are of two datasets, {theirs['name']} and {ours['name']}"
-    if not shared:
-        keys = " and ".join(" + ".join(one["ids"]) or "file and row" for one in (theirs, ours))
+    if old["as_of"] and new["as_of"] and old["as_of"] > new["as_of"]:
         yield (
-            f"no record id is in both reports (they are made of {keys}), so nothing can persist: "
+            f"the report compared with is the later one, of {old['as_of']} (this one: {new['as_of']}): "
+            "what is called new was there before, so name the two the other way round"
+        )
+    if not shared:
+        keys = [" + ".join(one["ids"]) or "file and row" for one in (theirs, ours)]
+        made = "" if keys[0] == keys[1] else f" (made of {keys[0]} in one, of {keys[1]} in the other)"
+        yield (
+            f"no record id is in both reports{made}, so nothing can persist: "
             "two intervals of events have none in common; two tables of the same things should"
         )
     if not comparable:

@@ -23,6 +23,7 @@ from vae_core.report import Report, find
 __all__ = ["SCHEMA", "VERDICTS", "add", "latest", "precision", "read"]
 
 VERDICTS = ("expected", "anomaly")
+LONGEST_NOTE = 2_000  # characters: each output that shows the record shows it
 SCHEMA = pa.schema(
     [
         ("recorded_at", pa.timestamp("us", "UTC")),
@@ -47,17 +48,24 @@ def add(
 ) -> dict[str, Any]:
     """Write one judgement into the log and return its line; of records with one id the first is meant.
 
-    Raises InputError for a record that is not in the report, another verdict, or records without ids of their
-    own. Several at once wait.
+    Raises InputError for a record that is not in the report, another verdict, a note longer than
+    LONGEST_NOTE, or records without ids of their own (a column's, or an image file's path). Several at once
+    wait.
     """
     if verdict not in VERDICTS:
         raise InputError(f'there is no verdict "{one_line(verdict)}"', fix=f"Say {' or '.join(VERDICTS)}")
+    if len(note) > LONGEST_NOTE:
+        raise InputError(
+            f"the note has {len(note):,} characters, and at most {LONGEST_NOTE:,} are kept",
+            fix="Shorten it, or note where the rest is written",
+        )
     row, manifest = find(report, record_id)[0], report.manifest
-    if not manifest["dataset"].get("ids"):
+    if not manifest["dataset"].get("ids") and row["record_id"] != row["source"]:  # an image file is its path
+        own = "Keep each image in a file of its own, or in Parquet with" if "part" in row else "Ingest with"
         raise InputError(
             "its records are known by file and row only, which other records will have tomorrow",
             file=report.folder,
-            fix="Ingest with --id COLUMN, then feedback finds its record again",
+            fix=f"{own} --id COLUMN, then feedback finds its record again",
         )
     line = {
         "recorded_at": at or datetime.now(UTC),

@@ -13,6 +13,7 @@ from pandas.api.types import is_bool_dtype, is_float_dtype, is_numeric_dtype
 
 from vae_core.arrow import arrow_type, texts, type_name, vector_width
 from vae_core.scoring import FittedModel
+from vae_core.sources.blocks import OF_REPORTS
 from vae_core.sources.vectors import are_vectors, most_common_length, vector_cells
 
 __all__ = ["as_table", "by_name", "category_texts", "declared_categories", "like_training", "with_dtypes"]
@@ -21,11 +22,13 @@ __all__ = ["as_table", "by_name", "category_texts", "declared_categories", "like
 def as_table(frame: pd.DataFrame) -> pa.Table:
     """A DataFrame as an Arrow table of the six column types.
 
-    Raises ValueError for infinite values, repeated names or other types.
+    Raises ValueError for infinite values, names that repeat or that explanations use, or other types.
     """
     names = [str(name) for name in frame.columns]
     if len(set(names)) != len(names):
         raise ValueError(f"column names repeat: {sorted({name for name in names if names.count(name) > 1})}")
+    if taken := sorted(set(names) & set(OF_REPORTS)):
+        raise ValueError(f"column {taken[0]!r}: explanations use this name themselves; rename the column")
     arrays = {name: _as_array(frame.iloc[:, position], name) for position, name in enumerate(names)}
     return pa.table(arrays)
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vae_core import publishing
-from vae_core.errors import InputError
+from vae_core.errors import InputError, one_line
 from vae_core.ranking import (
     FILE,
     KEYS,
@@ -349,18 +349,40 @@ def top(folder: str | Path | Report, n: int = 10) -> list[dict[str, Any]]:
 
 
 def find(folder: str | Path | Report, record_id: str) -> list[dict[str, Any]]:
-    """All rows with this record_id (a key may not be unique). Raises InputError when there is none."""
+    """All rows with this record_id (a key may not be unique); where there is none, with the id that is shown
+    so, its control characters made visible. Raises InputError when there is none either.
+    """
     found = folder if isinstance(folder, Report) else read_report(folder)
+    rows = _with_id(found, record_id)
+    if not rows and "\\" in record_id:
+        hidden = _shown_as(found, record_id)
+        rows = [] if hidden is None else _with_id(found, hidden)
+    if not rows:
+        examples = ", ".join(f'"{row["record_id"]}"' for row in top(found, 2))
+        fix = f"Its ids look like {examples}" if examples else "The report has no rows"
+        raise InputError(f'there is no record "{record_id}"', file=found.path, fix=fix)
+    return rows
+
+
+def _with_id(report: Report, record_id: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    with pq.ParquetFile(found.path, page_checksum_verification=True) as file:
+    with pq.ParquetFile(report.path, page_checksum_verification=True) as file:
         for group in range(file.num_row_groups):
             here = file.read_row_group(group, columns=["record_id"], use_threads=False)
             matches = pc.indices_nonzero(pc.equal(here["record_id"].combine_chunks(), record_id))
             if len(matches):
                 rows += file.read_row_group(group, use_threads=False).take(matches).to_pylist()
-    if not rows:
-        examples = ", ".join(f'"{row["record_id"]}"' for row in top(found, 2))
-        raise InputError(
-            f'there is no record "{record_id}"', file=found.path, fix=f"Its ids look like {examples}"
-        )
     return rows
+
+
+def _shown_as(report: Report, text: str) -> str | None:
+    """The highest-ranked id that is shown as this text."""
+    begun = text[: text.index("\\")]
+    with pq.ParquetFile(report.path, page_checksum_verification=True) as file:
+        for group in range(file.num_row_groups):
+            ids = file.read_row_group(group, columns=["record_id"], use_threads=False)["record_id"]
+            likely = ids.filter(pc.starts_with(ids, begun)).to_pylist()
+            match = next((key for key in likely if one_line(key) == text), None)
+            if match is not None:
+                return str(match)
+    return None

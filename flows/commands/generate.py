@@ -23,7 +23,10 @@ def generate(
     n: Annotated[int, typer.Option("--n", min=1, help="How many records.")],
     output: Annotated[
         str,
-        typer.Option(help="A .parquet or .csv file. Of images: a folder, or an .npz file."),
+        typer.Option(
+            help="A .parquet or .csv file (in CSV an apostrophe stands before what a spreadsheet would take "
+            "for a formula). Of images: a folder, or an .npz file."
+        ),
     ],
     mean: Annotated[bool, typer.Option("--mean", help="The decoder's mean, without its spread.")] = False,
     missing: Annotated[bool, typer.Option("--missing", help="Imitate missing cells too.")] = False,

@@ -34,7 +34,7 @@ def report(
     json: Json = False,
 ) -> None:
     """Show the top of a report's ranking, with the reasons; or draw its page, report.html, anew."""
-    from flows import pages, reading
+    from flows import judgements, pages, reading
     from vae_core.errors import InputError
 
     if not html and (output is not None or since is not None):
@@ -48,7 +48,7 @@ def report(
         return
     result = reading.report(path, top=top, hide_values=hide_values)
     if csv and not json:
-        terminal.print_csv(result["records"])
+        terminal.print_csv(result["records"], judgements.columns(result["folder"]))
     else:
         terminal.show(result, json, terminal.ranking)
 
@@ -136,7 +136,7 @@ def feedback_add(
             "of the next training."
         ),
     ],
-    note: Annotated[str, typer.Option(help="Why; shown with the mark.")] = "",
+    note: Annotated[str, typer.Option(help="Why, in at most 2,000 characters; shown with the mark.")] = "",
     json: Json = False,
 ) -> None:
     """Say of a record whether it was expected or is an anomaly. The report itself stays as it is."""

@@ -7,7 +7,7 @@ from flows.terminal.card import model_card
 from flows.terminal.operations import backfilled, decision, deployments
 from flows.terminal.progress import scoring, spinner, training
 from flows.terminal.reports import diff, drift, judged, judgement
-from flows.terminal.text import csv_cell, examples, fail, flow_help, print_csv, print_yaml, show
+from flows.terminal.text import csv_cell, examples, fail, flow_help, is_formula, print_csv, print_yaml, show
 from flows.terminal.views import (
     dataset,
     deployed,
@@ -36,6 +36,7 @@ __all__ = [
     "fail",
     "flow_help",
     "generated",
+    "is_formula",
     "judged",
     "judgement",
     "model_card",

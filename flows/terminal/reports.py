@@ -14,6 +14,7 @@ STATUS = {"new": "bold red", "persisting": "yellow", "resolved": "green"}
 SHOWN = 10  # records of each status
 SHOWN_LINES = 50  # judgements, the last ones
 MOVED = 5  # columns that a scoring command names
+NOTE = 60  # characters of a note in a table
 LONGEST = 40  # characters of a value beside others
 VALUES_SHOWN, BESIDE = 20, 4  # columns, and similar records beside each other, that fit a terminal
 
@@ -42,12 +43,12 @@ def drift(console: Console, result: Mapping[str, Any]) -> None:
     )
 
 
-def mark(record: Mapping[str, Any]) -> str:
-    """What somebody has said of the record, before its reasons."""
+def mark(record: Mapping[str, Any], longest: int = NOTE) -> str:
+    """What somebody has said of the record, before its reasons; of a note at most so many characters."""
     said = record.get("feedback")
     if not said:
         return ""
-    note = f": {safe(record['feedback_note'])}" if record.get("feedback_note") else ""
+    note = f": {safe(cut(record['feedback_note'], longest))}" if record.get("feedback_note") else ""
     return f"[green]\\[known: expected{note}][/] " if said == "expected" else f"[red]\\[confirmed{note}][/] "
 
 
@@ -117,7 +118,7 @@ def judged(console: Console, result: Mapping[str, Any]) -> None:
         when = line["as_of"] or f"run {line['run'][:8]}"
         table.add_row(
             safe(line["dataset"]), safe(line["record_id"]), line["verdict"], f"{line['rank']:,}", safe(when),
-            safe(line["note"] or ""),
+            safe(cut(line["note"] or "", NOTE)),
         )  # fmt: skip
     console.print(table)
     k = result["k"]

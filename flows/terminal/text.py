@@ -7,8 +7,9 @@ import inspect
 import json
 import math
 import re
+import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,17 @@ def cut(value: object, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
+def to_paste(command: str, *arguments: str) -> str:
+    """A command to paste; `--` stands before arguments that would be taken for options.
+
+    >>> to_paste("explain", "my reports", "s1"), to_paste("explain", "reports", "-2+3")
+    ("elborank explain 'my reports' s1", 'elborank explain -- reports -2+3')
+    """
+    options_end = ["--"] if any(argument.startswith("-") for argument in arguments) else []
+    words = (shlex.quote(one_line(argument)) for argument in arguments)
+    return " ".join(["elborank", command, *options_end, *words])
+
+
 def fail(message: str, code: int) -> int:
     """One line on standard error; the exit code comes back."""
     print(f"elborank: {one_line(message)}", file=sys.stderr)
@@ -89,13 +101,12 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
-def print_csv(records: Iterable[Mapping[str, Any]]) -> None:
-    """Records as CSV; a text that a spreadsheet would take for a formula begins with an apostrophe."""
-    rows = list(records)
+def print_csv(records: Iterable[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Records of these columns as CSV; a text that a spreadsheet would take for a formula begins with an
+    apostrophe."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    names = list(rows[0]) if rows else []
     writer.writerow(names)
-    for row in rows:
+    for row in records:
         writer.writerow([csv_cell(row[name]) for name in names])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,8 +10,7 @@ from rich.console import Console
 
 from flows.terminal.operations import decision
 from flows.terminal.reports import drift_line, mark, similar
-from flows.terminal.text import bar, blank, counted, new_table, number, safe, which_elbo
-from vae_core.errors import one_line
+from flows.terminal.text import bar, blank, counted, new_table, number, safe, to_paste, which_elbo
 
 
 def dataset(console: Console, result: Mapping[str, Any]) -> None:
@@ -76,8 +74,7 @@ def scored(console: Console, result: Mapping[str, Any]) -> None:
     if result.get("page"):
         console.print(f"Open it: {safe(result['page'])}", soft_wrap=True)
     if result["top"]:
-        first = shlex.quote(one_line(result["top"][0]["record_id"]))
-        command = f"elborank explain {shlex.quote(one_line(result['folder']))} {first}"
+        command = to_paste("explain", result["folder"], result["top"][0]["record_id"])
         console.print(f"The first one's reasons: {safe(command)}", soft_wrap=True)
 
 
@@ -121,7 +118,9 @@ def explained(console: Console, result: Mapping[str, Any]) -> None:
         f"p-value {number(result['p_value'])}, {flagged}"
     )
     if result["why"]:
-        console.print(mark(result) + safe(result["why"]))
+        from vae_core.feedback import LONGEST_NOTE  # not for every command
+
+        console.print(mark(result, LONGEST_NOTE) + safe(result["why"]))
     if result.get("map"):
         console.print(f"Image, expected image, map: {safe(result['map'])}", soft_wrap=True)
     if result["reasons"]:
@@ -188,6 +187,11 @@ def generated(console: Console, result: Mapping[str, Any]) -> None:
         console.print(f"Contact sheet: {safe(result['contact_sheet'])}", soft_wrap=True)
     if left := result.get("not_generated"):
         console.print(f"Not generated, since the model leaves them out: {safe(', '.join(left))}")
+    if changed := result.get("guarded"):
+        console.print(
+            f"[yellow]Note:[/] what a spreadsheet would take for a formula begins with an apostrophe in this "
+            f"CSV file, in {safe(', '.join(changed))}; a .parquet file has it as it is, to be scored again."
+        )
     if realism := result.get("realism"):
         _realism(console, realism)
     if not result["distances"]:

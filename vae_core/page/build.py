@@ -13,31 +13,39 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from vae_core.errors import one_line
-from vae_core.page import contents, wording
+from vae_core.page import contents, sentences, wording
 from vae_core.report import Report
 
 __all__ = ["PAGE", "build", "model_page"]
 
 PAGE = "report.html"
 TEMPLATES = Path(__file__).with_name("templates")
+NOTHING_SAID: Mapping[str, Mapping[str, Any]] = {}
 MOST_BYTES = 2_900_000  # a page that is larger opens slowly on a phone
 
 
 def build(
-    folder: Path, manifest: Mapping[str, Any], *, hide_values: bool = False, earlier: Report | None = None
+    folder: Path,
+    manifest: Mapping[str, Any],
+    *,
+    hide_values: bool = False,
+    earlier: Report | None = None,
+    known: Mapping[str, Mapping[str, Any]] = NOTHING_SAID,
 ) -> str:
     """The page of the report in `folder`, whose manifest this is.
 
     `hide_values`: no cell of any record, no category and no distribution of a column is told, only names of
     columns, keys of records, scores and nats. `earlier`: an older report, for the section that says what is
-    new since; a published page is drawn without one, so that it depends on its own folder alone. Of a report
-    with very wide records fewer of them are listed, so that the page stays under 3 MB.
+    new since; `known`: the judgement that counts for a record id (`vae_core.feedback`). A published page is
+    drawn without them, so that it depends on its own folder alone. Of a report with very wide records fewer
+    of them are listed, so that the page stays under 3 MB.
     """
     listed, detailed = contents.LISTED, contents.DETAILED
     given: dict[str, Any] = {"hide_values": hide_values, "earlier": earlier}
+    said = {key: {**line, "note": ""} for key, line in known.items()} if hide_values else known
     while True:
         told = contents.gather(folder, manifest, listed=listed, detailed=detailed, **given)
-        page = render(told)
+        page = render(told | {"known": said})
         fitting = MOST_BYTES / len(page.encode())
         if fitting >= 1 or listed <= 10:
             return page
@@ -73,6 +81,7 @@ def _environment() -> Environment:
     )
     for name in ("chance", "count", "figure", "nats", "short"):
         environment.filters[name] = getattr(wording, name)
+    environment.filters |= {"middle": sentences.middle, "sentence": sentences.sentence}
     return environment
 
 

@@ -131,7 +131,7 @@ def _round_ticks(low: float, high: float) -> list[float]:
 def p_values(scores: Scores) -> Markup:
     """How many records have a p-value up to p, against p itself: on the diagonal they are like training."""
     share = scores.p_counts / max(scores.with_p_value, 1)
-    floor = max(1 / max(scores.with_p_value, 1), 1e-4)
+    floor = min(max(1 / max(scores.with_p_value, 1), 1e-4), 0.1)  # one record is a picture too
     low = float(np.log10(floor))
     frame = Frame((low, 0), (low, 0), ("p-value", "share of records up to it"))
     for power in range(int(np.ceil(low)), 1):

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from vae_core import drift
 from vae_core.card import read_card, without_flags
-from vae_core.page import changes, charts, strips, wording
+from vae_core.page import changes, charts, sentences, strips, wording
 from vae_core.page.scores import read_scores
 from vae_core.report import Report
 
@@ -103,6 +103,7 @@ def _record(
     record = dict.fromkeys(OPTIONAL) | row
     if hide_values:
         record["why"] = wording.without_values(row["reasons"] or []) if row["why"] is not None else None
+    record["names"] = sentences.delicate(row["reasons"] or [])
     told = [_reason(reason, strip, hide_values=hide_values) for reason in reasons]
     most = max((abs(reason["below"]) for reason in told), default=0.0)
     for reason in told:

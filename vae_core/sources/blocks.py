@@ -13,6 +13,7 @@ from vae_core.errors import InputError, one_line
 LONGEST_RAW = 200
 NUL = "a NUL byte stands in the text"  # no text has one: a disk or a copy went wrong there
 RESERVED = ("_record_id", "_source", "_row")
+OF_REPORTS = ("(unusual combination)", "(anomaly score)")  # what reports call that which is no column
 
 
 class Entry(NamedTuple):
@@ -46,7 +47,7 @@ def shown(raw: object, longest: int = LONGEST_RAW) -> str:
 
 
 def check_names(names: list[str], file: object) -> None:
-    """Raises InputError for column names that are empty, repeated, or those that the dataset itself uses."""
+    """Raises InputError for names that are empty, repeated, or used by datasets or reports themselves."""
     for place, name in enumerate(names, start=1):
         if not name.strip():
             raise InputError(
@@ -59,7 +60,7 @@ def check_names(names: list[str], file: object) -> None:
             raise InputError(
                 f"columns {first} and {place} have the same name", file=file, column=name, fix="Rename one"
             )
-        if name in RESERVED:
-            raise InputError(
-                "is a name that datasets use themselves", file=file, column=name, fix="Rename the column"
-            )
+        for those, own in (("datasets", RESERVED), ("reports", OF_REPORTS)):
+            if name in own:
+                problem = f"is a name that {those} use themselves"
+                raise InputError(problem, file=file, column=name, fix="Rename the column")
