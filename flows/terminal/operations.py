@@ -47,4 +47,11 @@ def backfilled(console: Console, result: Mapping[str, Any]) -> None:
     console.print(
         f"{result['published']:,} published, {result['kept']:,} there already, {result['failed']:,} failed"
     )
+    if waiting := result["not_over"]:
+        intervals = "1 interval is" if waiting == 1 else f"{waiting:,} intervals are"
+        delay = f" (its delay of {safe(result['delay'])} counted)" if result["delay"] else ""
+        console.print(
+            f"{intervals} left out: not over yet{delay}. The schedule scores what is still to come",
+            soft_wrap=True,
+        )
     console.print(f"Reports: {safe(result['output'])}", soft_wrap=True)
