@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from flows import collector
+from vae_core import publishing
 from vae_core.errors import InputError, one_line
 
 __all__ = [
     "MODEL_FOLDER", "RegistryUnavailable", "asked", "end_killed", "home", "log_metrics", "log_pyfunc",
-    "make_experiment", "parameter", "requirements", "tracking_uri",
+    "make_experiment", "parameter", "requirements", "tracking_uri", "unless_there",
 ]  # fmt: skip
 
 # What load_context and predict import; the library itself travels with the model as source.
@@ -56,14 +57,16 @@ def asked() -> Iterator[Any]:
         home().mkdir(parents=True, exist_ok=True)
     with collector.paused():
         import mlflow
+        from alembic.util import CommandError  # of migrations, such as those of a database of a later MLflow
         from sqlalchemy.exc import SQLAlchemyError
 
     for noisy in ("mlflow", "alembic", "mlflow.store.db.utils"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     _point_at(mlflow, uri)
     try:
+        _make_database(uri)
         yield mlflow
-    except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
+    except (mlflow.exceptions.MlflowException, SQLAlchemyError, CommandError) as error:
         reason = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
         fix = "Check MLFLOW_TRACKING_URI, or unset it to use the one in .elborank"
         if getattr(error, "error_code", "") in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
@@ -73,6 +76,33 @@ def asked() -> Iterator[Any]:
         problem = RegistryUnavailable(told, fix=fix)
         problem.away = _is_away(error)
         raise problem from error
+
+
+def _make_database(uri: str) -> None:
+    """A SQLite file that is not there yet, by one process while others wait, and whole or not at all.
+
+    MLflow makes its tables in hundreds of steps in the file itself: two first commands at once ruined each
+    other's, and one that was killed left a file that no later one could complete.
+    """
+    from sqlalchemy.engine import make_url
+
+    if not uri.startswith("sqlite:"):
+        return
+    named = make_url(uri).database or ":memory:"
+    target = Path(named).absolute()
+    if named.startswith((":", "file:")) or target.exists() or not os.access(target.parent, os.W_OK):
+        return  # none of ours to make, or one that MLflow refuses by itself
+    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    hidden = target.with_name(f".{target.name}-unfinished")
+    with publishing.lock(hidden), publishing.writing(target.parent):
+        if target.exists():  # another process made it meanwhile
+            return
+        for left in (hidden, Path(f"{hidden}-journal")):  # by a process that was killed
+            left.unlink(missing_ok=True)
+        SqlAlchemyStore(f"sqlite:///{hidden}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
+        publishing.commit(hidden, target)
 
 
 def _is_away(error: BaseException) -> bool:
@@ -105,13 +135,24 @@ def end_killed(mlflow: Any, experiment: str, tag: str, value: str) -> None:
         client.set_terminated(run.info.run_id, "KILLED")
 
 
+@contextmanager
+def unless_there(mlflow: Any) -> Iterator[None]:
+    """Around the making of what another process may make at the same moment: then it is there."""
+    try:
+        yield
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
 def make_experiment(mlflow: Any) -> str:
     """One experiment for all, by its id; for the SQLite store its artifacts lie beside the database."""
     name = "elborank"
     client = mlflow.MlflowClient()
     if client.get_experiment_by_name(name) is None:
         local = tracking_uri().startswith(f"sqlite:///{home()}")
-        client.create_experiment(name, (home() / "artifacts").as_uri() if local else None)
+        with unless_there(mlflow):
+            client.create_experiment(name, (home() / "artifacts").as_uri() if local else None)
     return str(mlflow.set_experiment(name).experiment_id)
 
 
