@@ -159,14 +159,18 @@ def make_experiment(mlflow: Any) -> str:
 def log_pyfunc(mlflow: Any, folder: Path, columns: Mapping[str, str], example: Any) -> Any:
     """Log the folder as a model from code: no pickle, and no requirement on a package of ours."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType
 
     import vae_core
 
-    # Any type: pandas reads whole numbers, times and empty columns of a CSV as what a strict signature
-    # refuses.
-    signature = ModelSignature(inputs=Schema([ColSpec(AnyType(), column) for column in columns]))
+    # Any type: what pandas makes of whole numbers, times, categories and empty columns a strict signature
+    # refuses. Its price: MLflow's server, which asks it for pandas' types, takes JSON and Parquet and no CSV.
+    # Without a signature it would take CSV, and JSON as "instances" or "inputs" no more.
+    signature = ModelSignature(
+        inputs=Schema([ColSpec(AnyType(), column) for column in columns]),
+        params=ParamSchema([ParamSpec("top", DataType.long, 5)]),
+    )
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints for those who log by hand
         copy = Path(temporary) / MODEL_FOLDER
