@@ -17,6 +17,12 @@ def deployments(console: Console, result: Mapping[str, Any]) -> None:
     for row in result["deployments"]:
         table.add_row(safe(row["deployment"]), safe(row["schedule"]))
     console.print(table)
+    for name in result["left"]:
+        console.print(
+            f"[bold]{safe(name)}[/bold] is on the server from before, with its schedule, and this file does "
+            f"not ask for it. To remove it: prefect deployment delete '{safe(name)}'",
+            soft_wrap=True,
+        )
     pool = safe(result["pool"])
     console.print(
         f"For the workers of the {result['type']} pool {pool}. Start one: prefect worker start --pool {pool}",
