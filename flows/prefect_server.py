@@ -60,7 +60,7 @@ def _address() -> str:
 
 
 def schedule(when: Schedule) -> Any:
-    """A schedule as Prefect has it; intervals are counted from midnight UTC, not from the deployment."""
+    """A schedule as Prefect has it; intervals are counted from 1970-01-01 UTC, not from the deployment."""
     from prefect.schedules import Cron, Interval
 
     if when.every is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from flows import descriptions, steps
 from flows.dataset_file import DatasetFile
-from flows.intervals import Interval, Schedule
+from flows.intervals import Interval, Schedule, in_utc
 from vae_core.errors import InputError, Refused, one_line
 
 __all__ = ["backfill", "of_interval", "published_for"]
@@ -91,16 +91,15 @@ def _checked(
     found = list(schedule.intervals(start, until))
     if not found:
         raise InputError(
-            f"no whole interval of the schedule lies between {start:%Y-%m-%d %H:%M} and "
-            f"{until:%Y-%m-%d %H:%M} UTC",
+            f"no whole interval of the schedule lies between {in_utc(start)} and {in_utc(until)} UTC",
             fix="Give an earlier --from or a later --until",
         )
     over = [interval for interval in found if interval[1] + schedule.lateness <= now]
     if not over:
         due = found[0][1] + schedule.lateness
         raise InputError(
-            f"no interval between {start:%Y-%m-%d %H:%M} and {until:%Y-%m-%d %H:%M} UTC is over yet: the "
-            f"first one may be scored from {due:%Y-%m-%d %H:%M:%S} UTC on, and it is {now:%Y-%m-%d %H:%M:%S}",
+            f"no interval between {in_utc(start)} and {in_utc(until)} UTC is over yet: the first one may be "
+            f"scored from {in_utc(due)} UTC on, and it is {in_utc(now)}",
             fix="Give an earlier --from, or leave it to the schedule",
         )
     if len(over) > MOST:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from flows.intervals import in_utc
 from flows.terminal.text import new_table, safe
 
 SHOWN = 20  # intervals of a backfill; the others are counted
@@ -46,7 +47,7 @@ def backfilled(console: Console, result: Mapping[str, Any]) -> None:
     for row in result["intervals"][:SHOWN]:
         told = safe(row["problem"] or row["outcome"])
         ranked, flagged = (f"{row[key]:,}" if key in row else "" for key in ("ranked", "flagged"))
-        table.add_row(f"{row['start']:%Y-%m-%d %H:%M} to {row['end']:%Y-%m-%d %H:%M}", ranked, flagged, told)
+        table.add_row(f"{in_utc(row['start'])} to {in_utc(row['end'])}", ranked, flagged, told)
     console.print(table)
     if len(result["intervals"]) > SHOWN:
         console.print(f"and {len(result['intervals']) - SHOWN:,} more intervals")
