@@ -57,16 +57,15 @@ def asked() -> Iterator[Any]:
         home().mkdir(parents=True, exist_ok=True)
     with collector.paused():
         import mlflow
-        from alembic.util import CommandError  # of migrations, such as those of a database of a later MLflow
-        from sqlalchemy.exc import SQLAlchemyError
 
+        errors = _errors(mlflow, uri)
     for noisy in ("mlflow", "alembic", "mlflow.store.db.utils"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     _point_at(mlflow, uri)
     try:
         _make_database(uri)
         yield mlflow
-    except (mlflow.exceptions.MlflowException, SQLAlchemyError, CommandError) as error:
+    except errors as error:
         reason = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
         fix = "Check MLFLOW_TRACKING_URI, or unset it to use the one in .elborank"
         if getattr(error, "error_code", "") in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
@@ -76,6 +75,17 @@ def asked() -> Iterator[Any]:
         problem = RegistryUnavailable(told, fix=fix)
         problem.away = _is_away(error)
         raise problem from error
+
+
+def _errors(mlflow: Any, uri: str) -> tuple[type[Exception], ...]:
+    """What MLflow raises for a store that does not do what it is asked."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if uri.startswith("http"):
+        return mlflow.exceptions.MlflowException, SQLAlchemyError
+    from alembic.util import CommandError  # of a database's migrations; a third of a second to import
+
+    return mlflow.exceptions.MlflowException, SQLAlchemyError, CommandError
 
 
 def _make_database(uri: str) -> None:
