@@ -17,6 +17,7 @@ from typing import Any
 from flows import datasets
 from flows.dataset_file import SECTIONS, DatasetFile, Scheduled
 from flows.intervals import EPOCH, Schedule, every_of
+from flows.prefect_server import TAG
 from flows.registry import home
 from vae_core.errors import InputError
 
@@ -141,7 +142,8 @@ def deploy(file: DatasetFile, *, automation: bool = True) -> dict[str, Any]:
     """Make the deployments of a dataset on the server, with their work pool; again: brings them up to date.
 
     Runs of one deployment wait for each other (limit 1, ENQUEUE): they would only share the processors, and a
-    run that was cancelled for coming early would leave its interval without a report.
+    run that was cancelled for coming early would leave its interval without a report. What the file asked for
+    once and does no longer is named under `left`, and stays: somebody else may have made it under this name.
     """
     _needs_a_server()
     from flows import prefect_server
@@ -150,11 +152,13 @@ def deploy(file: DatasetFile, *, automation: bool = True) -> dict[str, Any]:
     with prefect_server.asked():
         prefect_server.make_pool(file.deploy.pool, file.deploy.type)
         ids = {f"{d.flow}/{d.name}": prefect_server.apply(d, file.deploy.pool) for d in made}
+        left = prefect_server.there(name for s in SECTIONS if (name := f"{s}/{file.name}") not in ids)
         zombies = prefect_server.make_zombie_automation() if automation else None
     return {
         "pool": file.deploy.pool,
         "type": file.deploy.type,
         "zombies": zombies,
+        "left": left,
         "deployments": [
             {
                 "deployment": f"{d.flow}/{d.name}",
@@ -176,7 +180,7 @@ def document(file: DatasetFile) -> dict[str, Any]:
                 "name": made.name,
                 "entrypoint": made.entrypoint,
                 "parameters": made.parameters,
-                "tags": ["elborank"],
+                "tags": [TAG],
                 "schedules": [_as_yaml(made.schedule)] if made.schedule else [],
                 "concurrency_limit": {"limit": 1, "collision_strategy": "ENQUEUE"},
                 "work_pool": {"name": file.deploy.pool, "job_variables": made.job_variables},
@@ -260,7 +264,7 @@ def serve(
             name=name,
             schedule=prefect_server.schedule(when),
             parameters=chosen,
-            tags=["elborank"],
+            tags=[TAG],
             limit=1,  # runs of one deployment wait for each other: they would only share the processors
             print_starting_message=False,
             entrypoint_type=EntrypointType.MODULE_PATH,  # runs start in any working folder

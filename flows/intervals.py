@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from vae_core.errors import InputError, one_line
 
-__all__ = ["EPOCH", "Interval", "Schedule", "every_of"]
+__all__ = ["EPOCH", "Interval", "Schedule", "every_of", "in_utc"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -163,6 +163,15 @@ class Schedule:
         if first.astimezone(zone).replace(tzinfo=None) == wall:
             return first
         return wall.replace(tzinfo=zone, fold=1).astimezone(UTC)
+
+
+def in_utc(when: datetime) -> str:
+    """A moment for a person: to the minute, or to the second where it has some.
+
+    >>> in_utc(EPOCH), in_utc(EPOCH + timedelta(seconds=30))
+    ('1970-01-01 00:00', '1970-01-01 00:00:30')
+    """
+    return f"{when:%Y-%m-%d %H:%M:%S}".removesuffix(":00")
 
 
 def every_of(text: str) -> timedelta:

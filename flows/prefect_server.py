@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from vae_core.errors import InputError, one_line
 if TYPE_CHECKING:
     from flows.deployments import Deployment
 
+TAG = "elborank"  # of every deployment that is ours
 ZOMBIES = "elborank: runs whose heartbeat stopped have crashed"
 SILENCE = timedelta(seconds=90)  # three missed heartbeats
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
@@ -59,7 +60,7 @@ def _address() -> str:
 
 
 def schedule(when: Schedule) -> Any:
-    """A schedule as Prefect has it; intervals are counted from midnight UTC, not from the deployment."""
+    """A schedule as Prefect has it; intervals are counted from 1970-01-01 UTC, not from the deployment."""
     from prefect.schedules import Cron, Interval
 
     if when.every is not None:
@@ -139,7 +140,7 @@ def apply(made: Deployment, pool: str) -> str:
         name=made.name,
         schedules=[schedule(made.schedule)] if made.schedule else [],
         parameters=made.parameters,
-        tags=["elborank"],
+        tags=[TAG],
         concurrency_limit=ConcurrencyLimitConfig(
             limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE
         ),
@@ -153,6 +154,20 @@ def apply(made: Deployment, pool: str) -> str:
         raise InputError(
             f"the server refused the deployment {made.flow}/{made.name}: {one_line(str(error))}"
         ) from error
+
+
+def there(names: Iterable[str]) -> list[str]:
+    """Those of these deployments (FLOW/NAME) that the server has, and that elborank made."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    found = []
+    with get_client(sync_client=True) as client:
+        for name in names:
+            with suppress(ObjectNotFound):
+                if TAG in client.read_deployment_by_name(name).tags:
+                    found.append(name)
+    return found
 
 
 def make_zombie_automation() -> str:

@@ -9,7 +9,7 @@ noise: two standard errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -221,13 +221,23 @@ def promote(
         decision = decide(challenger, current, _data(challenger, data))
     registry.log_decision(name, number, decision)
     if not decision["passed"]:
-        first = next(c for c in decision["checks"] if c["passed"] is False)
         kept = f"Version {current.version} stays champion" if current else "There is no champion yet"
         raise Refused(
-            f"version {number} of {name} is not promoted: {', '.join(decision['failed'])} "
-            f"({first['found']}). {kept}. The whole table: elborank models checks {name} --version {number}"
+            f"version {number} of {name} is not promoted: {failures(decision)}. {kept}. "
+            f"The whole table: elborank models checks {name} --version {number}"
         )
     return {**registry.promote(name, number, force=True), "decision": decision}
+
+
+def failures(decision: Mapping[str, Any]) -> str:
+    """Each check that failed, with what it found.
+
+    >>> failures({"checks": [{"check": "finite", "passed": False, "found": "3 are not"},
+    ...                      {"check": "loads", "passed": True, "found": "yes"},
+    ...                      {"check": "calibration", "passed": False, "found": "p = 1e-9"}]})
+    'finite (3 are not), calibration (p = 1e-9)'
+    """
+    return ", ".join(f"{c['check']} ({c['found']})" for c in decision["checks"] if c["passed"] is False)
 
 
 def _unloadable(name: str, number: str, current: ModelVersion | None, problem: InputError) -> dict[str, Any]:

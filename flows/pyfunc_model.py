@@ -14,12 +14,14 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pyfunc import PythonModel
 
 from vae_core import storage
 from vae_core.errors import InputError
 from vae_core.images.cells import pixel_table
-from vae_core.images.encoding import COLUMN, ImageEncoding
+from vae_core.images.encoding import COLUMN, ImageEncoding, as_table
 from vae_core.sources import cells, records
 from vae_core.work import WHY, explain_table
 
@@ -39,6 +41,13 @@ NUMBERS = (
 )
 
 
+class Unfit(MlflowException, InputError):
+    """An InputError that MLflow's server passes on, with status 400; of others it hides the reason."""
+
+    def __init__(self, problem: InputError) -> None:
+        super().__init__(str(problem), error_code=BAD_REQUEST)
+
+
 class ReportColumns(PythonModel):
     """A fitted model behind MLflow's interface; its folder's hashes are verified before it is parsed."""
 
@@ -53,19 +62,26 @@ class ReportColumns(PythonModel):
         Cells are read as ingest reads them. Raises InputError for a missing column and for a cell that does
         not fit: here is no quarantine.
         """
+        try:
+            table = self._table(model_input)
+        except InputError as problem:
+            raise Unfit(problem) from problem
+        made = self._columns(table, top=int((params or {}).get("top", 5)))
+        return made.iloc[: len(model_input)].set_axis(model_input.index)
+
+    def _columns(self, table: pa.Table, *, top: int) -> pd.DataFrame:
         encoding = self.model.encoding
-        table = self._table(model_input)
         ids = encoding.ids if set(encoding.ids) <= set(table.column_names) else ()
         rows = pa.array(np.arange(1, table.num_rows + 1))
         sources = pa.repeat(pa.scalar("", pa.string()), table.num_rows)
         values = {name: table.column(name).combine_chunks() for name in ids}
         scores = self.model.score(table)
-        reasons = explain_table(self.model, table, top=int((params or {}).get("top", 5)))
+        reasons = explain_table(self.model, table, top=top)
         columns: dict[str, Any] = {"record_id": records.record_ids(values, ids, sources, rows).to_pylist()}
         columns |= {name: getattr(scores, name) for name in NUMBERS}
         columns |= {name: getattr(scores, name) for name in OF_IMAGES if hasattr(scores, name)}
         columns |= {name: reasons.column(name).to_pylist() for name in WHY}
-        return pd.DataFrame(columns, index=model_input.index)
+        return pd.DataFrame(columns)
 
     def _table(self, frame: pd.DataFrame) -> pa.Table:
         """The records as the model takes them; images are the bytes of their files, or these in base64."""
@@ -73,6 +89,10 @@ class ReportColumns(PythonModel):
         if isinstance(encoding, ImageEncoding):
             if COLUMN not in frame.columns:
                 raise InputError("is missing", column=COLUMN, fix="The model was trained with images")
+            if not len(frame):  # not a batch that can be encoded: what is made of a black image, less its row
+                shape = encoding.shape
+                black = np.zeros((1, shape.height, shape.width, shape.channels), shape.dtype)
+                return as_table(black)
             return pixel_table(frame[COLUMN], encoding.shape)
         return typed_table(frame, encoding.columns)
 

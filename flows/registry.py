@@ -27,6 +27,7 @@ from flows.tracking import (
     make_experiment,
     parameter,
     tracking_uri,
+    unless_there,
 )  # fmt: skip
 from vae_core.errors import InputError, Refused, one_line
 
@@ -108,7 +109,8 @@ def register(
                 mlflow.log_text(card, "model_card.html")
         client = mlflow.MlflowClient()
         if not client.search_registered_models(f"name = '{name}'"):
-            client.create_registered_model(name)
+            with unless_there(mlflow):
+                client.create_registered_model(name)
         made = client.create_model_version(
             name,
             info.model_uri,

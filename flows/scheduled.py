@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from flows import descriptions, steps
 from flows.dataset_file import DatasetFile
-from flows.intervals import Interval
+from flows.intervals import Interval, Schedule, in_utc
 from vae_core.errors import InputError, Refused, one_line
 
 __all__ = ["backfill", "of_interval", "published_for"]
@@ -55,8 +55,12 @@ def backfill(
     replace: bool = False,
     score: Callable[..., dict[str, Any]] = steps.score,
     progress: Callable[[int, int], None] | None = None,
+    now: datetime | None = None,
 ) -> dict[str, Any]:
-    """Score every whole interval of the schedule inside [start, until) that has no report yet.
+    """Score every whole interval of the schedule inside [start, until) that is over and has no report yet.
+
+    One whose end, and the schedule's delay after it, is still to come is left to its scheduled run: a report
+    made before that would stand without the records that are yet to come. `now` is for tests.
 
     An interval that cannot be scored does not keep the others waiting: the failures are told at the end, and
     the same command takes up what is missing.
@@ -68,26 +72,39 @@ def backfill(
     if start >= until:
         raise InputError("the interval is empty", fix="Give a later --until: it is not included itself")
     chosen = file.score
-    length = len(intervals := _checked(list(chosen.schedule.intervals(start, until)), start, until))
+    intervals, waiting = _checked(chosen.schedule, start, until, now or datetime.now(UTC))
+    length = len(intervals)
     rows: list[dict[str, Any]] = []
     for done, interval in enumerate(intervals, start=1):
         rows.append(_one(file, interval, replace=replace, score=score))
         if progress is not None:
             progress(done, length)
     count = {word: sum(row["outcome"] == word for row in rows) for word in ("published", "kept", "failed")}
-    return {"dataset": file.name, "output": file.output, **count, "intervals": rows}
+    told = {"dataset": file.name, "output": file.output, **count, "not_over": waiting}
+    return {**told, "delay": chosen.delay, "intervals": rows}
 
 
-def _checked(found: list[Interval], start: datetime, until: datetime) -> list[Interval]:
+def _checked(
+    schedule: Schedule, start: datetime, until: datetime, now: datetime
+) -> tuple[list[Interval], int]:
+    """The intervals that are over, and how many are not."""
+    found = list(schedule.intervals(start, until))
     if not found:
         raise InputError(
-            f"no whole interval of the schedule lies between {start:%Y-%m-%d %H:%M} and "
-            f"{until:%Y-%m-%d %H:%M} UTC",
+            f"no whole interval of the schedule lies between {in_utc(start)} and {in_utc(until)} UTC",
             fix="Give an earlier --from or a later --until",
         )
-    if len(found) > MOST:
-        raise InputError(f"{len(found)} intervals are too many at once", fix="Backfill in pieces")
-    return found
+    over = [interval for interval in found if interval[1] + schedule.lateness <= now]
+    if not over:
+        due = found[0][1] + schedule.lateness
+        raise InputError(
+            f"no interval between {in_utc(start)} and {in_utc(until)} UTC is over yet: the first one may be "
+            f"scored from {in_utc(due)} UTC on, and it is {in_utc(now)}",
+            fix="Give an earlier --from, or leave it to the schedule",
+        )
+    if len(over) > MOST:
+        raise InputError(f"{len(over)} intervals are too many at once", fix="Backfill in pieces")
+    return over, len(found) - len(over)
 
 
 def _one(

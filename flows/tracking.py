@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from flows import collector
+from vae_core import publishing
 from vae_core.errors import InputError, one_line
 
 __all__ = [
     "MODEL_FOLDER", "RegistryUnavailable", "asked", "end_killed", "home", "log_metrics", "log_pyfunc",
-    "make_experiment", "parameter", "requirements", "tracking_uri",
+    "make_experiment", "parameter", "requirements", "tracking_uri", "unless_there",
 ]  # fmt: skip
 
 # What load_context and predict import; the library itself travels with the model as source.
@@ -56,14 +57,15 @@ def asked() -> Iterator[Any]:
         home().mkdir(parents=True, exist_ok=True)
     with collector.paused():
         import mlflow
-        from sqlalchemy.exc import SQLAlchemyError
 
+        errors = _errors(mlflow, uri)
     for noisy in ("mlflow", "alembic", "mlflow.store.db.utils"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     _point_at(mlflow, uri)
     try:
+        _make_database(uri)
         yield mlflow
-    except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
+    except errors as error:
         reason = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
         fix = "Check MLFLOW_TRACKING_URI, or unset it to use the one in .elborank"
         if getattr(error, "error_code", "") in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
@@ -73,6 +75,44 @@ def asked() -> Iterator[Any]:
         problem = RegistryUnavailable(told, fix=fix)
         problem.away = _is_away(error)
         raise problem from error
+
+
+def _errors(mlflow: Any, uri: str) -> tuple[type[Exception], ...]:
+    """What MLflow raises for a store that does not do what it is asked."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if uri.startswith("http"):
+        return mlflow.exceptions.MlflowException, SQLAlchemyError
+    from alembic.util import CommandError  # of a database's migrations; a third of a second to import
+
+    return mlflow.exceptions.MlflowException, SQLAlchemyError, CommandError
+
+
+def _make_database(uri: str) -> None:
+    """A SQLite file that is not there yet, by one process while others wait, and whole or not at all.
+
+    MLflow makes its tables in hundreds of steps in the file itself: two first commands at once ruined each
+    other's, and one that was killed left a file that no later one could complete.
+    """
+    from sqlalchemy.engine import make_url
+
+    if not uri.startswith("sqlite:"):
+        return
+    named = make_url(uri).database or ":memory:"
+    target = Path(named).absolute()
+    if named.startswith((":", "file:")) or target.exists() or not os.access(target.parent, os.W_OK):
+        return  # none of ours to make, or one that MLflow refuses by itself
+    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    hidden = target.with_name(f".{target.name}-unfinished")
+    with publishing.lock(hidden), publishing.writing(target.parent):
+        if target.exists():  # another process made it meanwhile
+            return
+        for left in (hidden, Path(f"{hidden}-journal")):  # by a process that was killed
+            left.unlink(missing_ok=True)
+        SqlAlchemyStore(f"sqlite:///{hidden}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
+        publishing.commit(hidden, target)
 
 
 def _is_away(error: BaseException) -> bool:
@@ -105,27 +145,42 @@ def end_killed(mlflow: Any, experiment: str, tag: str, value: str) -> None:
         client.set_terminated(run.info.run_id, "KILLED")
 
 
+@contextmanager
+def unless_there(mlflow: Any) -> Iterator[None]:
+    """Around the making of what another process may make at the same moment: then it is there."""
+    try:
+        yield
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
 def make_experiment(mlflow: Any) -> str:
     """One experiment for all, by its id; for the SQLite store its artifacts lie beside the database."""
     name = "elborank"
     client = mlflow.MlflowClient()
     if client.get_experiment_by_name(name) is None:
         local = tracking_uri().startswith(f"sqlite:///{home()}")
-        client.create_experiment(name, (home() / "artifacts").as_uri() if local else None)
+        with unless_there(mlflow):
+            client.create_experiment(name, (home() / "artifacts").as_uri() if local else None)
     return str(mlflow.set_experiment(name).experiment_id)
 
 
 def log_pyfunc(mlflow: Any, folder: Path, columns: Mapping[str, str], example: Any) -> Any:
     """Log the folder as a model from code: no pickle, and no requirement on a package of ours."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType
 
     import vae_core
 
-    # Any type: pandas reads whole numbers, times and empty columns of a CSV as what a strict signature
-    # refuses.
-    signature = ModelSignature(inputs=Schema([ColSpec(AnyType(), column) for column in columns]))
+    # Any type: what pandas makes of whole numbers, times, categories and empty columns a strict signature
+    # refuses. Its price: MLflow's server, which asks it for pandas' types, takes JSON and Parquet and no CSV.
+    # Without a signature it would take CSV, and JSON as "instances" or "inputs" no more.
+    signature = ModelSignature(
+        inputs=Schema([ColSpec(AnyType(), column) for column in columns]),
+        params=ParamSchema([ParamSpec("top", DataType.long, 5)]),
+    )
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints for those who log by hand
         copy = Path(temporary) / MODEL_FOLDER

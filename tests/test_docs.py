@@ -34,7 +34,7 @@ def test_the_help_pages_are_those_of_today() -> None:
 def test_every_command_in_the_docs_parses(line: str) -> None:
     from flows.cli import app
 
-    words = shlex.split(line)[1:]
+    words = shlex.split(line.partition(" > ")[0])[1:]  # the rest is the shell's
     command = get_command(app)
     while words and words[0] in getattr(command, "commands", {}):
         command = command.commands[words.pop(0)]  # type: ignore[attr-defined]

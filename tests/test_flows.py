@@ -248,6 +248,25 @@ def test_a_dataset_file_becomes_deployments_and_its_yaml_says_the_same(
     assert {name: on_the_server(name) for name in made} == direct
 
 
+def test_a_deployment_that_the_file_no_longer_asks_for_is_named_with_how_to_remove_it(
+    connected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "shop.toml"
+    file.write_text(SCHEDULED.replace("corner-shop", "late-shop"))
+    assert main(["deploy", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["left"] == []
+    file.write_text(file.read_text().partition("[train]")[0] + "[generate]\nn = 1\noutput = 'made.csv'\n")
+    assert main(["deploy", str(file)]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "prefect deployment delete 'train/late-shop'" in told
+    assert "prefect deployment delete 'score/late-shop'" in told and "'generate/" not in told
+    assert on_the_server("score/late-shop")["schedules"]  # somebody else may have made it: it stays
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deployment", "delete", "train/late-shop"]
+    subprocess.run(command, env=os.environ, check=True, capture_output=True)
+    assert main(["deploy", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["left"] == ["score/late-shop"]
+
+
 def on_the_server(name: str) -> dict[str, Any]:
     """What the server holds of a deployment."""
     held = ask("read_deployment_by_name", name=name)

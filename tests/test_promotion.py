@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,14 @@ def test_each_check_refuses_what_it_is_for(wrong: dict[str, Any], check: str) ->
     verdicts = promotion.judge(scored(NORMAL, **wrong))
     assert [v.check for v in verdicts if v.passed is False] == [check]
     assert all(v.passed is not False for v in promotion.judge(scored(NORMAL)))
+
+
+def test_a_refusal_tells_each_failed_check_with_its_own_figure() -> None:
+    worse = scored(NORMAL, start_gain=NORMAL - 1, champion=object(), bound_gain=NORMAL - 3)
+    verdicts = promotion.judge(worse)
+    told = promotion.failures({"checks": [asdict(v) for v in verdicts]})
+    start, bound = (promotion.linear_start(worse).found, promotion.bound(worse).found)
+    assert start != bound and told == f"linear start ({start}), champion's bound ({bound})"
 
 
 def test_the_noise_of_equal_models_is_no_reason_to_refuse_and_a_real_loss_is() -> None:

@@ -124,6 +124,62 @@ def test_a_cell_that_does_not_fit_is_named(in_shop: shop.Shop, predict: Any) -> 
         predict(frame)
 
 
+def served(model: Any, body: str | bytes, mime: str) -> pd.DataFrame:
+    """What `mlflow models serve` answers to a request, without the socket."""
+    from mlflow.pyfunc import scoring_server
+
+    answer = scoring_server.invocations(body, mime, model, model.metadata.get_input_schema())
+    assert answer.status == 200
+    return pd.DataFrame(json.loads(answer.response)["predictions"])
+
+
+@pytest.mark.parametrize("key", ["dataframe_split", "dataframe_records", "instances", "inputs", "parquet"])
+def test_mlflows_server_takes_json_and_parquet(
+    in_shop: shop.Shop, stored: Path, report: pd.DataFrame, key: str
+) -> None:
+    import mlflow
+
+    model = mlflow.pyfunc.load_model(str(stored))
+    frame = last_week().reset_index(drop=True).astype({"card": object})
+    frame.loc[3, ["weight", "card", "kind"]] = None
+    orient: Any = {"dataframe_split": "split", "inputs": "list"}.get(key, "records")
+    if key == "parquet":
+        answer = served(model, frame.to_parquet(), "application/vnd.apache.parquet")
+    else:
+        rows = frame.astype(object).where(frame.notna(), None).to_dict(orient=orient)
+        answer = served(model, json.dumps({key: rows, "params": {"top": 1}}), "application/json")
+        assert answer["reasons"].map(len).max() == 1
+    assert answer["n_missing"].tolist() == [3 * (row == 3) for row in range(len(frame))]
+    whole = answer.drop(index=3)
+    np.testing.assert_allclose(whole["bound"], report.loc[whole["record_id"], "bound"], rtol=1e-12)
+
+
+def test_mlflows_server_answers_a_cell_that_does_not_fit_with_our_reason(
+    in_shop: shop.Shop, stored: Path
+) -> None:
+    import mlflow
+
+    model = mlflow.pyfunc.load_model(str(stored))
+    records = json.loads(last_week().head(3).to_json(orient="records"))
+    records[1]["weight"] = "abc"
+    with pytest.raises(mlflow.exceptions.MlflowException) as caught:
+        served(model, json.dumps({"dataframe_records": records}), "application/json")
+    assert 'column "weight", row 2: "abc" is not a number.' in caught.value.message
+    assert caught.value.get_http_status_code() == 400
+
+
+def test_no_images_give_no_rows() -> None:
+    from flows.pyfunc_model import ReportColumns
+    from vae_core.detector import VAEDetector
+
+    model = ReportColumns()
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    with pytest.warns(UserWarning, match="held-out"):
+        model.model = VAEDetector(steps=2).fit(pixels).model_
+    none = model.predict(None, pd.DataFrame({"image": []}))
+    assert len(none) == 0 and {"record_id", "bound", "elbo_excess", "why", "reasons"} <= set(none.columns)
+
+
 def test_the_stored_model_holds_no_pickle_and_no_requirement_of_ours(stored: Path) -> None:
     files = [path for path in stored.rglob("*") if path.is_file()]
     assert not [

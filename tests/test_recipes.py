@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from flows.cli import main
 from tests import shop
+from vae_core import publishing
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 WEEKS = {
@@ -18,6 +20,9 @@ WEEKS = {
     "2024-01-15": {"s0700": 300.0, "s0710": 250.0},
     "2024-01-22": {"s0700": 320.0, "s0690": 1.0},
 }
+
+
+REPLACED = "2024-01-15"
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +39,9 @@ def weeks(opened_shop: shop.Shop, tmp_path_factory: pytest.TempPathFactory) -> P
             sales.loc[sales["sale"].isin(["s0650", "s0651"]), "price"] = "n/a?"
             sales.to_csv("shop.csv", index=False)
             command = ["score", "shop.csv", "--model", "models:/shop", "--output", "reports/"]
+            if monday == REPLACED:  # first a wrong one: no answer may come from it
+                assert main([*command, "--as-of", monday, "--top-k", "5", "--draws", "2"]) == 0
+                command.append("--replace")
             assert main([*command, "--as-of", monday, "--top-k", "2"]) == 0
     return place
 
@@ -51,6 +59,18 @@ def blocks(language: str) -> dict[str, str]:
 
 
 SQL, PANDAS = blocks("sql"), blocks("python")
+FIRST_SQL = SQL.pop("")
+
+
+@pytest.fixture
+def listed(weeks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The same folder with what the page's first command writes."""
+    monkeypatch.chdir(weeks)
+    assert "\nelborank reports reports/shop --json > reports.json\n" in PAGE.read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert main(["reports", "reports/shop", "--json"]) == 0
+    (weeks / "reports.json").write_text(capsys.readouterr().out)
+    return weeks
 
 
 def test_every_question_has_both_answers() -> None:
@@ -59,12 +79,9 @@ def test_every_question_has_both_answers() -> None:
 
 
 @pytest.mark.parametrize("question", SQL)
-def test_duckdb_and_pandas_give_the_same_answer(
-    question: str, weeks: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(weeks)
+def test_duckdb_and_pandas_give_the_same_answer(question: str, listed: Path) -> None:
     with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(FIRST_SQL)
         by_duckdb = connection.execute(SQL[question]).df()
     names: dict[str, object] = {}
     exec(compile(PANDAS[""] + PANDAS[question], "recipes.md", "exec"), names)  # noqa: S102 - our own page
@@ -76,9 +93,22 @@ def test_duckdb_and_pandas_give_the_same_answer(
     pd.testing.assert_frame_equal(by_pandas.reset_index(drop=True), by_duckdb, check_dtype=False)
 
 
-def test_the_answers_are_those_of_the_story(weeks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(weeks)
+def test_the_list_has_the_report_that_counts(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads((listed / "reports.json").read_text())["reports"]
+    assert [row["as_of"] for row in rows] == [f"{monday}T00:00:00Z" for monday in WEEKS]
+    assert [Path(row["folder"]).name.split("=")[0] for row in rows] == ["as_of", "run", "as_of"]
+    assert [row["flagged"] for row in rows] == [2, 2, 2]
+    old = listed / f"reports/shop/as_of={REPLACED.replace('-', '')}T000000Z"
+    assert publishing.read_manifest(old)["counts"]["flagged"] == 5
+    assert main(["reports", "reports/shop"]) == 0
+    assert Path(rows[1]["folder"]).name in capsys.readouterr().out
+    assert main(["reports", "reports"]) == 2
+    assert "holds no report of an interval" in (told := capsys.readouterr().err) and "reports/shop" in told
+
+
+def test_the_answers_are_those_of_the_story(listed: Path) -> None:
     with duckdb.connect() as connection:
+        connection.execute(FIRST_SQL)
         told = {question: connection.execute(code).fetchall() for question, code in SQL.items()}
     assert [row[0] for row in told["Which records were flagged in three reports in a row"]] == ["s0700"]
     assert told["Why rows are in quarantine"][0][1:3] == ("price", 2)

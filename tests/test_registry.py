@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +147,32 @@ def test_another_store_is_obeyed(
     assert len(registry.list_models()) == 1
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert registry.list_models() == []
+
+
+def test_first_commands_at_once_find_one_whole_registry(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("ELBORANK_HOME", str(tmp_path / HOME))
+    (tmp_path / HOME).mkdir()
+    for left in (".mlflow.db-unfinished", ".mlflow.db-unfinished-journal"):  # by one that was killed
+        (tmp_path / HOME / left).write_bytes(b"half of something")
+    code = "from flows import tracking\nwith tracking.asked() as m: print(tracking.make_experiment(m))"
+    command = [sys.executable, "-c", code]
+    folder = Path(__file__).parents[1]
+    running = [subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [process.communicate()[0].strip() for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0] and len(set(said)) == 1, said
+    assert {path.name for path in (tmp_path / HOME).iterdir()} == {"mlflow.db"}
+
+
+def test_a_database_whose_tables_cannot_be_completed_is_one_line(empty: Path) -> None:
+    with closing(sqlite3.connect(empty / HOME / "mlflow.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'of a later one'")
+        database.execute("DROP TABLE webhooks")
+    with pytest.raises(registry.RegistryUnavailable, match="Can't locate revision") as caught:
+        registry.list_models()
+    assert "\n" not in str(caught.value) and "MLFLOW_TRACKING_URI" in str(caught.value)
 
 
 def test_a_registry_that_cannot_be_reached_is_one_line_without_its_password(

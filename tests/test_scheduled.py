@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,50 @@ def test_a_late_run_finds_the_report_although_its_input_has_grown(
     assert replaced["published"] == 1
     assert publishing.read_manifest(tmp_path / "out/shop/as_of=20240129T000000Z") == before
     assert replaced["intervals"][0]["folder"] != str(tmp_path / "out/shop/as_of=20240129T000000Z")
+
+
+def test_an_interval_that_is_not_over_is_left_to_the_schedule(file: Path, tmp_path: Path) -> None:
+    chosen = dataset_file.read(file)
+    noon = day(30).replace(hour=12)
+    done = scheduled.backfill(chosen, day(29), day(31), now=noon)
+    assert (done["published"], done["not_over"]) == (1, 1)
+    assert [row["start"] for row in done["intervals"]] == [day(29)]
+    assert scheduled.published_for(chosen.output, "shop", day(30)) is None
+    with pytest.raises(InputError, match="from 2024-01-31 00:00 UTC on, and it is 2024-01-30 12:00"):
+        scheduled.backfill(chosen, day(30), day(31), now=noon)
+
+
+def test_records_that_may_still_arrive_late_are_waited_for(file: Path) -> None:
+    chosen = dataset_file.read(file)
+    assert chosen.score is not None
+    late = chosen.model_copy(update={"score": chosen.score.model_copy(update={"delay": "2h"})})
+    early, due = day(30).replace(hour=1, minute=59), day(30).replace(hour=2)
+    with pytest.raises(InputError, match="from 2024-01-30 02:00 UTC on, and it is 2024-01-30 01:59"):
+        scheduled.backfill(late, day(29), day(30), now=early)
+    done = scheduled.backfill(late, day(29), day(30), now=due)
+    assert (done["published"], done["not_over"]) == (1, 0)
+
+
+def test_a_backfill_into_the_future_says_what_it_left_out(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    span = ["--from", f"{today - timedelta(days=1):%F}", "--until", f"{today + timedelta(days=3):%F}"]
+    assert main(["backfill", str(file), *span]) == 0
+    told = capsys.readouterr().out
+    assert re.search("[12] published, 0 there already, 0 failed", told)  # 2 where midnight came between
+    assert re.search("[23] intervals are left out: not over yet", told)
+    assert main(["backfill", str(file), "--from", f"{today + timedelta(days=2):%F}", *span[2:]]) == 2
+    assert "is over yet" in capsys.readouterr().err
+
+
+def test_intervals_of_seconds_are_told_to_the_second(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(file.read_text().replace('"1d"', '"30s"'))
+    span = ["--from", "2024-01-29T00:00:00Z", "--until", "2024-01-29T00:01:00Z"]
+    assert main(["backfill", str(file), *span]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "2024-01-29 00:00 to 2024-01-29 00:00:30" in told
+    assert "2024-01-29 00:00:30 to 2024-01-29 00:01" in told
 
 
 def test_one_interval_that_fails_does_not_stop_the_others(

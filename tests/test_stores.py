@@ -143,6 +143,8 @@ def test_another_report_is_refused_or_laid_beside_and_pointed_to(store: stores.S
     assert stores.current(store, PLACE) == f"weather/run={OTHER[:12]}"
     copy = stores.fetch_report(store.address(PLACE), tmp_path / "cache")
     assert (copy / "report.parquet").read_bytes() == b"two"
+    ((place, told),) = stores.of_intervals(stores.open_store(store.address("weather")))
+    assert (place, told["run"]) == (f"run={OTHER[:12]}", OTHER)
     one = put(tmp_path / "1", RUN, "one")
     assert stores.publish(one, store, PLACE, replace=True) == PLACE
     assert stores.current(store, PLACE) == PLACE

@@ -42,7 +42,7 @@ def deploy(
     ],
     model: Annotated[str | None, typer.Option(help="With data: models:/NAME@champion or a folder.")] = None,
     every: Annotated[
-        str | None, typer.Option(help="Interval: 30s, 15m, 1h or 1d, counted from midnight UTC.")
+        str | None, typer.Option(help="Interval: 30s, 15m, 1h or 1d, counted from 1970-01-01 UTC.")
     ] = None,
     cron: Annotated[str | None, typer.Option(help="A cron expression, in UTC.")] = None,
     output: Output = "reports",

@@ -53,6 +53,25 @@ def report(
         terminal.show(result, json, terminal.ranking)
 
 
+@app.command(
+    epilog=terminal.examples(
+        "elborank reports reports/nyc-weather", "elborank reports reports/nyc-weather --json > reports.json"
+    )
+)
+def reports(
+    path: Annotated[str, typer.Argument(help="A dataset's folder of reports.")],
+    json: Json = False,
+) -> None:
+    """List the report that counts for each interval: of a replaced one the new one.
+
+    With --json each has the paths of its files, for readers of Parquet: a glob over the folders would take
+    what was replaced.
+    """
+    from flows import listing
+
+    terminal.show(listing.listed(path), json, terminal.listed)
+
+
 @app.command(epilog=terminal.examples("elborank drift reports/nyc-weather/run=.../"))
 def drift(
     path: Annotated[str, typer.Argument(help="A report's folder.")],

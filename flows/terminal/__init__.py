@@ -6,7 +6,7 @@ Text that comes from the user's files is data: control characters become visible
 from flows.terminal.card import model_card
 from flows.terminal.operations import backfilled, decision, deployments
 from flows.terminal.progress import scoring, spinner, training
-from flows.terminal.reports import diff, drift, judged, judgement
+from flows.terminal.reports import diff, drift, judged, judgement, listed
 from flows.terminal.text import csv_cell, examples, fail, flow_help, is_formula, print_csv, print_yaml, show
 from flows.terminal.views import (
     dataset,
@@ -39,6 +39,7 @@ __all__ = [
     "is_formula",
     "judged",
     "judgement",
+    "listed",
     "model_card",
     "models",
     "print_csv",

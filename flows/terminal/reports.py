@@ -43,6 +43,19 @@ def drift(console: Console, result: Mapping[str, Any]) -> None:
     )
 
 
+def listed(console: Console, result: Mapping[str, Any]) -> None:
+    """The report of each interval, the last ones."""
+    rows = result["reports"]
+    table = new_table("as of (UTC)", "records", "flagged", "model", "report")
+    for row in rows[-SHOWN_LINES:]:
+        version = f"version {row['model_version']}"[:20]
+        name = safe(row["folder"].rpartition("/")[2])
+        table.add_row(row["as_of"], f"{row['ranked']:,}", f"{row['flagged']:,}", safe(version), name)
+    console.print(table)
+    if len(rows) > SHOWN_LINES:
+        console.print(f"and {len(rows) - SHOWN_LINES:,} earlier ones; --json has all")
+
+
 def mark(record: Mapping[str, Any], longest: int = NOTE) -> str:
     """What somebody has said of the record, before its reasons; of a note at most so many characters."""
     said = record.get("feedback")

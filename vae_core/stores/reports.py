@@ -11,10 +11,11 @@ from typing import Any
 from vae_core import publishing
 from vae_core.errors import InputError, Refused
 from vae_core.publishing import MANIFEST
+from vae_core.report import places_of_intervals
 from vae_core.stores.lease import Lease, lease, sweep
 from vae_core.stores.objects import Store, open_store
 
-__all__ = ["current", "fetch_report", "publish", "published", "read_manifest"]
+__all__ = ["current", "fetch_report", "of_intervals", "publish", "published", "read_manifest"]
 
 TRIES = 3  # at an object that somebody else's dead run keeps bringing back
 
@@ -46,6 +47,13 @@ def current(store: Store, folder: str) -> str:
     except (ValueError, KeyError, TypeError) as error:
         raise InputError("does not name a report folder", file=store.address(_pointer(folder))) from error
     return _beside(folder, name)
+
+
+def of_intervals(store: Store) -> list[tuple[str, dict[str, Any]]]:
+    """Folder and manifest of the report that counts for each interval here; see `report.of_intervals`."""
+    names = places_of_intervals(entry.name.partition("/")[0] for entry in store.list())
+    places = [current(store, name) for name in names]
+    return [(place, found) for place in places if (found := read_manifest(store, place)) is not None]
 
 
 def published(store: Store, folder: str, run: str) -> str | None:
