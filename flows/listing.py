@@ -12,14 +12,13 @@ __all__ = ["listed"]
 
 def listed(path: str) -> dict[str, Any]:
     """The report of each interval in a dataset's folder or address, in order of time, with its files."""
-    from vae_core import report as reports
-    from vae_core import stores
+    from vae_core import stores, timeline
 
     place = path.rstrip("/")
     if stores.is_remote(path):
         found = [(f"{place}/{name}", told) for name, told in stores.of_intervals(stores.open_store(path))]
     else:
-        found = [(f"{place}/{one.folder.name}", one.manifest) for one in reports.of_intervals(path)]
+        found = [(f"{place}/{one.folder.name}", one.manifest) for one in timeline.of_intervals(path)]
     if not found:
         raise InputError(
             "holds no report of an interval",

@@ -21,6 +21,7 @@ ORDER = (
     "card",
     "comparison",
     "feedback",
+    "timeline",
     "similar",
     "report",
     "work",

@@ -8,7 +8,7 @@ The same records give the same bytes, whatever units they were cut into.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -38,7 +38,7 @@ from vae_core.work import NO_P_VALUE, REASONS, SCORED, WHY, Cut
 
 __all__ = [
     "QUARANTINE", "REPORT", "SCHEMA", "SCHEMA_VERSION", "Decision", "Marks", "Ranking", "Report", "describe",
-    "find", "of_intervals", "places_of_intervals", "rank", "read_report", "top", "verify", "write",
+    "find", "rank", "read_report", "top", "verify", "write",
 ]  # fmt: skip
 
 SCHEMA_VERSION = 1
@@ -321,28 +321,6 @@ def read_report(folder: str | Path) -> Report:
     given = Path(folder).resolve()
     place = publishing.current(given.parent if given.name == REPORT else given)
     return Report(place, publishing.verify(place))
-
-
-def of_intervals(folder: str | Path) -> list[Report]:
-    """The report that counts for each interval of a dataset's folder, in order of time.
-
-    Of an interval whose report was replaced it is the new one, which lies in a folder `run=...`. Manifests
-    are checked, the files beside them are not.
-    """
-    names = places_of_intervals(path.name for path in Path(folder).glob("*as_of=*"))
-    places = [publishing.current(Path(folder).resolve() / name) for name in names]
-    whole = [place for place in places if (place / publishing.MANIFEST).exists()]
-    return [Report(place, publishing.read_manifest(place)) for place in whole]
-
-
-def places_of_intervals(names: Iterable[str]) -> list[str]:
-    """The places of intervals that these folders and pointers stand for, in order of time.
-
-    >>> places_of_intervals(["run=ab", "_current-as_of=20130201T000000Z.json", "as_of=20130101T000000Z"])
-    ['as_of=20130101T000000Z', 'as_of=20130201T000000Z']
-    """
-    plain = {name.removeprefix("_current-").removesuffix(".json") for name in names}
-    return sorted(name for name in plain if name.startswith("as_of="))
 
 
 def verify(folder: str | Path) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import Any
 from vae_core import publishing
 from vae_core.errors import InputError, Refused
 from vae_core.publishing import MANIFEST
-from vae_core.report import places_of_intervals
 from vae_core.stores.lease import Lease, lease, sweep
 from vae_core.stores.objects import Store, open_store
+from vae_core.timeline import places_of_intervals
 
 __all__ = ["current", "fetch_report", "of_intervals", "publish", "published", "read_manifest"]
 
@@ -50,7 +50,7 @@ def current(store: Store, folder: str) -> str:
 
 
 def of_intervals(store: Store) -> list[tuple[str, dict[str, Any]]]:
-    """Folder and manifest of the report that counts for each interval here; see `report.of_intervals`."""
+    """Folder and manifest of the report that counts for each interval here; see `timeline.of_intervals`."""
     names = places_of_intervals(entry.name.partition("/")[0] for entry in store.list())
     places = [current(store, name) for name in names]
     return [(place, found) for place in places if (found := read_manifest(store, place)) is not None]
