@@ -12,7 +12,7 @@ leaves out fires at the moment that it would be by the new offset. Two ticks at 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -106,12 +106,18 @@ class Schedule:
         """
         yield from pairwise(self._ticks(start, until))
 
-    def _ticks(self, start: datetime, until: datetime) -> list[datetime]:
+    def count(self, start: datetime, until: datetime) -> int:
+        """How many these are; with `every` without making them."""
+        if self.every is None:
+            return sum(1 for _ in self.intervals(start, until))
+        return max(0, (until - start - (EPOCH - start) % every_of(self.every)) // every_of(self.every))
+
+    def _ticks(self, start: datetime, until: datetime) -> Iterable[datetime]:
         """The schedule's moments from `start` to `until`, both included, in order."""
         if self.every is not None:
             length = every_of(self.every)
             first = start + (EPOCH - start) % length
-            return [first + n * length for n in range((until - first) // length + 1)]
+            return (first + n * length for n in range((until - first) // length + 1))
         found: set[datetime] = set()
         for wall in self._walls_before(until):
             tick = self._instant(wall)

@@ -19,6 +19,9 @@ from vae_core.errors import one_line
 
 __all__ = ["note", "origin", "warning"]
 
+# 2024, 2024-01, 20240131, 2024-01-31, 20240131T06, ..., and a day or an hour alone between other signs.
+DATE = re.compile(r"(?<![0-9A-Za-z])((19|20)\d\d([-_.]?\d\d){0,5}|\d\d)(T\d{2,6}Z?)?(?![0-9A-Za-z])")
+
 
 def origin(path: str, dataset: str | None) -> str | None:
     """The input that a dataset is named by; None where somebody named it, or it was ingested before."""
@@ -70,12 +73,12 @@ def _place(output: str, name: str) -> Path:
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two paths are one, by way of links too, or differ in digits only: by a date."""
+    """Whether two paths are one, by way of links too, or differ by a date only."""
     return _undated(one) == _undated(other) or os.path.realpath(one) == os.path.realpath(other)
 
 
 def _undated(path: str) -> str:
-    return re.sub(r"\d+", "0", path)
+    return DATE.sub("date", path)
 
 
 def _is_there(report: str) -> bool:

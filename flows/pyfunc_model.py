@@ -62,11 +62,14 @@ class ReportColumns(PythonModel):
         Cells are read as ingest reads them. Raises InputError for a missing column and for a cell that does
         not fit: here is no quarantine.
         """
+        top = int((params or {}).get("top", 5))
         try:
+            if top < 1:
+                raise InputError(f"top is {top}", fix="Ask for at least one reason")
             table = self._table(model_input)
         except InputError as problem:
             raise Unfit(problem) from problem
-        made = self._columns(table, top=int((params or {}).get("top", 5)))
+        made = self._columns(table, top=top)
         return made.iloc[: len(model_input)].set_axis(model_input.index)
 
     def _columns(self, table: pa.Table, *, top: int) -> pd.DataFrame:

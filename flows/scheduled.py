@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flows import descriptions, steps
@@ -14,6 +14,7 @@ from vae_core.errors import InputError, Refused, one_line
 __all__ = ["backfill", "of_interval", "published_for"]
 
 MOST = 100_000  # intervals of one backfill: eleven years of hours
+AHEAD = timedelta(days=366)  # of now may --until lie: a cron's moments are looked for one by one
 
 
 def published_for(output: str, dataset: str, as_of: datetime) -> dict[str, Any] | None:
@@ -88,23 +89,28 @@ def _checked(
     schedule: Schedule, start: datetime, until: datetime, now: datetime
 ) -> tuple[list[Interval], int]:
     """The intervals that are over, and how many are not."""
-    found = list(schedule.intervals(start, until))
+    if until > now + AHEAD:
+        raise InputError(
+            f"--until {in_utc(until)} lies more than a year ahead",
+            fix="Give an earlier one: what is not over yet is left to the schedule",
+        )
+    last = min(until, now - schedule.lateness)
+    found, count = schedule.count(start, until), schedule.count(start, last)
     if not found:
         raise InputError(
             f"no whole interval of the schedule lies between {in_utc(start)} and {in_utc(until)} UTC",
             fix="Give an earlier --from or a later --until",
         )
-    over = [interval for interval in found if interval[1] + schedule.lateness <= now]
-    if not over:
-        due = found[0][1] + schedule.lateness
+    if count > MOST:
+        raise InputError(f"{count} intervals are too many at once", fix="Backfill in pieces")
+    if not count:
+        due = next(iter(schedule.intervals(start, until)))[1] + schedule.lateness
         raise InputError(
             f"no interval between {in_utc(start)} and {in_utc(until)} UTC is over yet: the first one may be "
             f"scored from {in_utc(due)} UTC on, and it is {in_utc(now)}",
             fix="Give an earlier --from, or leave it to the schedule",
         )
-    if len(over) > MOST:
-        raise InputError(f"{len(over)} intervals are too many at once", fix="Backfill in pieces")
-    return over, len(found) - len(over)
+    return list(schedule.intervals(start, last)), found - count
 
 
 def _one(

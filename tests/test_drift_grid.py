@@ -31,6 +31,10 @@ def test_counts_are_those_of_a_sort(edges: list[float], values: np.ndarray) -> N
     assert_counts_are_those_of_a_sort(ordered, np.r_[values, around])
 
 
+def test_no_edges_make_one_cell() -> None:
+    assert_counts_are_those_of_a_sort(np.empty(0), np.arange(3.0))
+
+
 @pytest.mark.parametrize("kind", ["normal", "lognormal", "cauchy", "zeros", "whole", "clusters", "one"])
 def test_percentiles_of_what_tables_hold(kind: str) -> None:
     generator = np.random.default_rng(0)

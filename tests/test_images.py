@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,18 @@ def test_the_excess_is_the_lectures_elbo_over_the_best_that_any_parameters_could
     assert best.max() < -20
     np.testing.assert_allclose(scores.elbo - scores.elbo_excess, best, rtol=1e-6)  # type: ignore[attr-defined]
     assert (scores.elbo_excess < 0).all()  # type: ignore[attr-defined]
+
+
+def test_the_excess_hears_whole_pairs_of_draws_and_in_older_models_the_first_of_each_block() -> None:
+    """By many draws images differ nearly as by whole pairs; draws that are no pairs are heard as they were."""
+    model = fitted(DIGITS[:300], steps=60)
+    table = as_table(DIGITS[300:400])
+    exact, paired = (model.with_draws(n).score(table).elbo_excess for n in (256, 8))  # type: ignore[attr-defined]
+    generator = torch.Generator().manual_seed(0)
+    apart = torch.randn((4, 2, model.vae.architecture.latent), generator=generator)
+    first = [replace(model, noise=noise).score(table).elbo_excess for noise in (apart, apart[:, :1])]  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(*first)
+    assert np.std(paired - exact) < 0.5 * np.std(first[0] - exact)  # a record's own error, which moves ranks
 
 
 def test_complexity_is_the_length_of_a_pngs_data() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import io
+import struct
 import warnings
 from pathlib import Path
 
@@ -223,6 +224,27 @@ def test_pictures_of_sixteen_bits_are_written_with_what_png_holds() -> None:
     deep = np.random.default_rng(0).integers(0, 65_536, (9, 8, 3)).astype(np.uint16)
     np.testing.assert_array_equal(decode(pictures.png(deep), ""), (deep >> 8).astype(np.uint8))
     np.testing.assert_array_equal(decode(pictures.png(deep[..., :1]), ""), deep[..., 0])
+
+
+@pytest.mark.parametrize(("kind", "fits"), [(np.int16, True), (np.int32, False)])
+def test_a_tiff_says_how_many_bits_its_whole_numbers_have(kind: type, fits: bool) -> None:
+    levels = np.arange(120, dtype=kind).reshape(12, 10)
+    fields = [(256, 10), (257, 12), (258, 8 * levels.itemsize), (259, 1), (262, 1), (273, 8), (277, 1)]
+    fields += [(278, 12), (279, levels.nbytes), (339, 2)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields)
+    header = struct.pack("<2sHI", b"II", 42, 8 + levels.nbytes)
+    file = (
+        header
+        + levels.astype(f"<i{levels.itemsize}").tobytes()
+        + struct.pack("<H", len(fields))
+        + entries
+        + bytes(4)
+    )
+    if fits:
+        np.testing.assert_array_equal(decode(file, "x.tif"), levels)
+    else:
+        with pytest.raises(Unreadable, match="32 bits"):
+            decode(file, "x.tif")
 
 
 def test_base64_in_lines_is_an_image_too() -> None:

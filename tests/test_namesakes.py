@@ -72,7 +72,12 @@ def test_folders_that_differ_by_a_date_are_one_input(tmp_path: Path, monkeypatch
     (report / "_manifest.json").touch()
     namesakes.note("/in/2024-01-09/sales.csv", "out", "sales", str(report))
     assert namesakes.warning("/in/2024-01-10/sales.csv", "out", "sales") == []
+    assert namesakes.warning("/in/2025_02_28T0600/sales.csv", "out", "sales") == []
     assert namesakes.warning("/other/2024-01-10/sales.csv", "out", "sales")
+    namesakes.note("/shop1/sales.csv", "out", "sales", str(report))
+    assert namesakes.warning("/shop2/sales.csv", "out", "sales")
+    namesakes.note("/in/2024/01/31/sales.csv", "out", "sales", str(report))
+    assert namesakes.warning("/in/2024/02/01/sales.csv", "out", "sales") == []
 
 
 def test_the_refusal_of_a_report_of_another_path_says_so(

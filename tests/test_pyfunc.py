@@ -166,6 +166,12 @@ def test_mlflows_server_answers_a_cell_that_does_not_fit_with_our_reason(
         served(model, json.dumps({"dataframe_records": records}), "application/json")
     assert 'column "weight", row 2: "abc" is not a number.' in caught.value.message
     assert caught.value.get_http_status_code() == 400
+    del records[1]
+    for top in (0, -1):
+        with pytest.raises(mlflow.exceptions.MlflowException, match="at least one reason"):
+            served(
+                model, json.dumps({"dataframe_records": records, "params": {"top": top}}), "application/json"
+            )
 
 
 def test_no_images_give_no_rows() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -102,6 +103,9 @@ def test_the_list_has_the_report_that_counts(listed: Path, capsys: pytest.Captur
     assert publishing.read_manifest(old)["counts"]["flagged"] == 5
     assert main(["reports", "reports/shop"]) == 0
     assert Path(rows[1]["folder"]).name in capsys.readouterr().out
+    shutil.copytree(old, old.with_name(f"{old.name}.bak"))
+    assert main(["reports", "reports/shop", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["reports"] == rows
     assert main(["reports", "reports"]) == 2
     assert "holds no report of an interval" in (told := capsys.readouterr().err) and "reports/shop" in told
 

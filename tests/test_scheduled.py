@@ -110,6 +110,20 @@ def test_a_backfill_into_the_future_says_what_it_left_out(
     assert "is over yet" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("when", ['every = "30s"', 'cron = "0 * * * *"'])
+def test_a_backfill_without_an_end_in_sight_is_refused_at_once(
+    file: Path, when: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(re.sub('every = "1d"', when, file.read_text()))
+    assert main(["backfill", str(file), "--from", "2024-01-29", "--until", "9999-12-31"]) == 2
+    assert "lies more than a year ahead" in capsys.readouterr().err
+    every = dataset_file.read(file).score.schedule  # type: ignore[union-attr]
+    start = datetime(2024, 1, 29, 0, 0, 5, tzinfo=UTC)
+    for seconds in (0, 20, 40, 3600, 7230, 90_000):
+        until = start + timedelta(seconds=seconds)
+        assert every.count(start, until) == len(list(every.intervals(start, until)))
+
+
 def test_intervals_of_seconds_are_told_to_the_second(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file.write_text(file.read_text().replace('"1d"', '"30s"'))
     span = ["--from", "2024-01-29T00:00:00Z", "--until", "2024-01-29T00:01:00Z"]

@@ -241,6 +241,8 @@ def _inputs(job: Job, data: sources.Dataset, digest: str) -> dict[str, Any]:
         chosen["pictured"] = job.pictured
     if job.hide_values:
         chosen["hide_values"] = True
+    if job.draws is not None:
+        chosen["noise"] = "pairs"  # other numbers of draws than the model's own were once drawn otherwise
     return chosen | {
         "schema_version": report.SCHEMA_VERSION,
         "dataset": data.name,

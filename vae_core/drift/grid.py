@@ -23,6 +23,9 @@ class Grid:
 
     def __init__(self, edges: np.ndarray) -> None:
         self._edges = edges
+        self._in_vain = not len(edges)
+        if self._in_vain:
+            return
         fewest = len(edges) + 1
         for share in ENDS:  # that with the fewest edges in crowded bins: heavy tails do not stretch the grid
             beyond = int(share * (len(edges) - 1))

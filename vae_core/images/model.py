@@ -149,11 +149,17 @@ class ImageModel(FittedModel):
         return encoded
 
     def _lecture_elbo(self, values: Tensor, own: Tensor) -> Tensor:
-        """The ELBO of the VAE on Bernoulli terms, one draw of each block: (n, m) -> (blocks, n), in nats."""
+        """The ELBO of the VAE on Bernoulli terms: (n, m) -> (blocks, n), in nats.
+
+        By whole pairs of draws; by the first draw of each block in models from before draws came in pairs.
+        """
         if self.lecture is None:
             return own
-        terms, divergence = _terms(self.lecture, values, self.noise[:, 0])
-        return terms.sum(-1, dtype=torch.float64).mean(0) - divergence
+        paired = self.noise.shape[1] > 1 and torch.equal(self.noise[:, 0], -self.noise[:, 1])
+        noise = self.noise if paired else self.noise[:, :1]
+        terms, divergence = _terms(self.lecture, values, noise.flatten(0, 1))
+        by_draw = terms.sum(-1, dtype=torch.float64).mean(0)
+        return by_draw.unflatten(0, noise.shape[:2]).mean(1) - divergence
 
     def _combined(self, scores: Scores, encoded: Encoded, lecture: np.ndarray) -> ImageScores:
         """The parts of each image, and the ranking's score from them."""

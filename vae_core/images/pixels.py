@@ -41,6 +41,7 @@ MOST_PIXELS = (
 SMALLEST_SIDE, LARGEST_SIDE = 8, 256
 FITS = ("stretch", "crop", "pad")
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's own conversion to grey
+BITS_PER_SAMPLE = 258  # a tag of TIFF
 GREY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -122,8 +123,9 @@ def decode(data: bytes, name: str) -> np.ndarray:
         try:
             image.load()
             key = _colour_key(image, data)
+            bits = _bits(image)
             image = ImageOps.exif_transpose(image)
-            return _array(image) if key is None else _keyed(_array(image), key)
+            return _array(image, bits) if key is None else _keyed(_array(image, bits), key)
         except Unreadable:
             raise
         # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, MemoryError, and
@@ -172,14 +174,20 @@ def _reason(cause: BaseException) -> str:
     return f"it cannot be decoded: {text[:160]}"
 
 
-def _array(image: Image.Image) -> np.ndarray:
+def _bits(image: Image.Image) -> int:
+    """Of whole numbers that Pillow reads as 32 bits: how many the file has. TIFF says, others have 16."""
+    tags = getattr(image, "tag_v2", None)
+    return 16 if tags is None else int(tags.get(BITS_PER_SAMPLE, (1,))[0])
+
+
+def _array(image: Image.Image, bits: int) -> np.ndarray:
     """Upright pixels -> grey or colour; one conversion for each of Pillow's modes, the rest refused."""
     mode = image.mode
     if mode in GREY_16:
         return np.asarray(image).astype(np.uint16)
-    if mode == "I":  # 32-bit whole numbers; these two formats have none, but Pillow reads their 16 bits so
+    if mode == "I":  # whole numbers of 32 bits, or of 16 bits with a sign
         values = np.asarray(image)
-        if image.format not in ("PNG", "PPM") or values.min() < 0 or values.max() > 65_535:
+        if bits > 16 or values.min() < 0 or values.max() > 65_535:
             raise Unreadable("it has whole numbers of 32 bits: save it with 8 or 16")
         return values.astype(np.uint16)
     if mode == "F":

@@ -41,7 +41,7 @@ def delicate(reasons: Sequence[Mapping[str, Any]]) -> list[str]:
     """The names and values of a sentence, in its order, that are to be isolated or are too long for it."""
     parts = ("feature", "value", "expected", "low", "high")
     texts = [reason[part] for reason in reasons[:TOLD] for part in parts if reason.get(part)]
-    return [text for text in texts if len(text) > LONGEST or FROM_RIGHT.search(text)]
+    return [text for text in texts if len(text) > LONGEST or (not text.isascii() and FROM_RIGHT.search(text))]
 
 
 def sentence(text: str, longest: int, names: Sequence[str] = ()) -> Markup:
@@ -70,6 +70,8 @@ def sentence(text: str, longest: int, names: Sequence[str] = ()) -> Markup:
 
 def _isolated(text: str, *, whole: bool) -> Markup:
     """Text for the page, one name or, piece by piece, what in it reads from the right."""
+    if text.isascii():  # nearly always, and a search takes its time
+        return Markup() + one_line(text)
     if whole and FROM_RIGHT.search(text):
         return ISOLATED.format(one_line(text))
     result, at = Markup(), 0
