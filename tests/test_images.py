@@ -119,7 +119,7 @@ def test_the_excess_is_the_lectures_elbo_over_the_best_that_any_parameters_could
 
 
 def test_the_excess_hears_whole_pairs_of_draws_and_in_older_models_the_first_of_each_block() -> None:
-    """By many draws images differ nearly as by whole pairs; draws that are no pairs are heard as they were."""
+    """Whole pairs differ as many draws do; draws that are no pairs are heard as they were."""
     model = fitted(DIGITS[:300], steps=60)
     table = as_table(DIGITS[300:400])
     exact, paired = (model.with_draws(n).score(table).elbo_excess for n in (256, 8))  # type: ignore[attr-defined]
