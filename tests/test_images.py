@@ -122,10 +122,10 @@ def test_the_excess_hears_whole_pairs_of_draws_and_in_older_models_the_first_of_
     """Whole pairs differ as many draws do; draws that are no pairs are heard as they were."""
     model = fitted(DIGITS[:300], steps=60)
     table = as_table(DIGITS[300:400])
-    exact, paired = (model.with_draws(n).score(table).elbo_excess for n in (256, 8))  # type: ignore[attr-defined]
+    exact, paired = (model.with_draws(n).score(table).elbo_excess for n in (256, 8))
     generator = torch.Generator().manual_seed(0)
     apart = torch.randn((4, 2, model.vae.architecture.latent), generator=generator)
-    first = [replace(model, noise=noise).score(table).elbo_excess for noise in (apart, apart[:, :1])]  # type: ignore[attr-defined]
+    first = [replace(model, noise=noise).score(table).elbo_excess for noise in (apart, apart[:, :1])]
     np.testing.assert_array_equal(*first)
     assert np.std(paired - exact) < 0.5 * np.std(first[0] - exact)  # a record's own error, which moves ranks
 

@@ -117,7 +117,7 @@ def test_a_backfill_without_an_end_in_sight_is_refused_at_once(
     file.write_text(re.sub('every = "1d"', when, file.read_text()))
     assert main(["backfill", str(file), "--from", "2024-01-29", "--until", "9999-12-31"]) == 2
     assert "lies more than a year ahead" in capsys.readouterr().err
-    every = dataset_file.read(file).score.schedule  # type: ignore[union-attr]
+    every = dataset_file.read(file).score.schedule
     start = datetime(2024, 1, 29, 0, 0, 5, tzinfo=UTC)
     for seconds in (0, 20, 40, 3600, 7230, 90_000):
         until = start + timedelta(seconds=seconds)
