@@ -27,6 +27,7 @@ WILD = 3.0  # ranges of the middle 99 %: what lies farther out does not stretch 
 TRIMMED = 0.02  # the least likely records do not choose the width: a lone one would widen it for all
 FAR = 1e3  # standardised units from where distances grow logarithmically
 TILE = 128  # rows computed at once, always: a record's bits do not depend on its neighbours
+SLAB = 8  # tiles laid out together
 LOG_2PI = math.log(2 * math.pi)
 LOG_2 = math.log(2)
 FAINTEST = -100.0  # bits below the largest kernel: what is less costs time and changes nothing
@@ -235,7 +236,10 @@ class KernelDensity:
         """
         largest = joint.amax(1)
         differences = joint.sub_(largest.unsqueeze(1))
-        differences = differences.float() if quick else differences
+        return self._log_mean(differences.float() if quick else differences, largest)
+
+    def _log_mean(self, differences: Tensor, largest: Tensor) -> Tensor:
+        """The same of differences in bits (n, N), used up, from the rows' largest terms (n,)."""
         total = differences.clamp_(min=FAINTEST).exp2_().sum(1).double().log2_()
         return total.add_(largest).sub_(self._log_count).mul_(LOG_2)
 
@@ -269,11 +273,13 @@ class KernelDensity:
             (np.flatnonzero(short), self.short, lambda k: [np.square(x[k]).sum(1, keepdims=True), x[k]]),
             (np.flatnonzero(~short), self.long, lambda k: [np.square(x[k]), x[k], seen[k]]),
         ):
-            for first in range(0, len(rows), TILE):
-                here = rows[first : first + TILE]
-                design = np.zeros((TILE, len(table)))
-                np.concatenate([*blocks(here), indicators[here], ones[here]], axis=1, out=design[: len(here)])
-                yield here, torch.from_numpy(design), table
+            for first in range(0, len(rows), SLAB * TILE):
+                slab = rows[first : first + SLAB * TILE]
+                filled = np.zeros((len(slab) + -len(slab) % TILE, len(table)))
+                columns = [*blocks(slab), indicators[slab], ones[slab]]
+                np.concatenate(columns, axis=1, out=filled[: len(slab)])
+                for start, design in enumerate(torch.from_numpy(filled).split(TILE)):
+                    yield slab[start * TILE : (start + 1) * TILE], design, table
 
     def _by_feature(self, design: Tensor, responsibilities: Tensor) -> np.ndarray:
         """Expected log kernels of each feature: (TILE, q) and (TILE, N) -> (TILE, m)."""
