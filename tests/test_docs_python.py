@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from vae_core import calibration, cells, columns, gate, likelihoods, records, scoring, storage, training
+from vae_core import (
+    calibration,
+    cells,
+    columns,
+    gate,
+    likelihoods,
+    noise,
+    records,
+    scoring,
+    storage,
+    training,
+)
 from vae_core.members import kernel
 from vae_core.scoring import Scores
 
@@ -39,7 +50,7 @@ def test_the_model_page_states_the_constants_of_the_code() -> None:
         "fewer than two would be left": gate.LEFT == 2,
         "its stand-in is -1e9 nats": scoring.REFUSED == -1e9,
         "taken over 8 draws": training.Settings().draws == 8,
-        "They come in four blocks": scoring.BLOCKS == 4,
+        "They come in four blocks": noise.BLOCKS == 4,
         "at most 2,000 training records": kernel.MOST_EXEMPLARS == 2000,
         "a tenth of training's": training.Settings().calibration_fraction == 0.1,
         "fewer than 50 records were there to split": records.FEWEST_TO_SPLIT == 50,

@@ -234,6 +234,13 @@ def class_moments(parameters: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     return best.indices.to(parameters.dtype), 1 - best.values.exp()
 
 
+def mixed_class_moments(parameters: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of the equal mixture over the first two dimensions, in double precision."""
+    shares = softmax(parameters, scale).mean((0, 1), dtype=torch.float64)
+    best = ((1 - CLASS_FLOOR) * shares + CLASS_FLOOR / scale.unsqueeze(-1)).max(-1)
+    return best.indices.double(), 1 - best.values
+
+
 def gaussian_sample(parameters: Tensor, scale: Tensor, generator: torch.Generator) -> Tensor:
     """A draw of each column given z (whole numbers are rounded when they are decoded: the same mass)."""
     mean, variance = gaussian_moments(parameters, scale)

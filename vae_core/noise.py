@@ -20,7 +20,15 @@ from torch import Tensor
 
 from vae_core.chance import private_generator
 
-__all__ = ["noise_blocks"]
+__all__ = ["BLOCKS", "noise_blocks", "noise_of"]
+
+BLOCKS = 4  # of a model's noise, each with matched moments: their spread gives elbo_se
+
+
+def noise_of(draws: int, latents: int, *, seed: int) -> Tensor:
+    """A model's noise: that many draws in 4 blocks, 2 or 1, each of whole pairs where there are any."""
+    blocks = next(b for b in (BLOCKS, 2, 1) if draws % (2 * b) == 0 or b == 1)
+    return noise_blocks(blocks, draws // blocks, latents, seed=seed)
 
 
 def noise_blocks(blocks: int, draws: int, latents: int, *, seed: int) -> Tensor:

@@ -14,15 +14,15 @@ from torch import Tensor
 from vae_core.bounds import importance_bound, kl_standard_normal, log_weights
 from vae_core.calibration import Calibration
 from vae_core.encoding import Encoded, TableEncoding
+from vae_core.likelihoods import mixed_class_moments
 from vae_core.members import Companion, scores_of
 from vae_core.model import VAE
-from vae_core.noise import noise_blocks
+from vae_core.noise import noise_of
 from vae_core.records import are_among, identities
 from vae_core.tilt import Tilt
 
 __all__ = ["Contributions", "FittedModel", "Scores"]
 
-BLOCKS = 4  # of noise, each with matched moments: their spread gives elbo_se
 # A micro-batch: so many records, and draws at a time until so many codes are decoded at once. The numbers
 # then stay in the processor's cache; decoder outputs are bounded for wide tables.
 BATCH_ROWS, BATCH_CODES, BATCH_ELEMENTS = 1024, 4096, 2_000_000
@@ -106,10 +106,8 @@ class FittedModel:
         """The same model scored with another number of draws: in 4 blocks, 2 or 1, each of whole pairs."""
         if draws < 1:
             raise ValueError(f"draws must be at least 1; got {draws}")
-        blocks = next(b for b in (BLOCKS, 2, 1) if draws % (2 * b) == 0 or b == 1)
         seed = int(self.settings.get("random_state", 0))
-        noise = noise_blocks(blocks, draws // blocks, self.vae.architecture.latent, seed=seed)
-        return replace(self, noise=noise)
+        return replace(self, noise=noise_of(draws, self.vae.architecture.latent, seed=seed))
 
     def of_few(self) -> FittedModel:
         """The same model for few records: less is filled up. The last bits of its scores may be others."""
@@ -268,7 +266,7 @@ class FittedModel:
     def _moments(self, parameters: Tensor, wanted: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance of each feature, over members and draws: (e, s, n, outputs) -> (n, m).
 
-        For categories: the class that most draws call the most probable, and one minus its mean probability.
+        For categories: the most probable class, all draws together, and one minus its probability.
         """
         means, variances = [], []
         for group in self.vae.groups:
@@ -279,15 +277,15 @@ class FittedModel:
                 continue
             chosen = self.vae.parameters_of(group, parameters)
             scale = self.vae.scale[group.features].to(chosen.dtype)
-            mean, variance = group.likelihood.moments(chosen, scale)
             if group.likelihood.name == "categorical":
-                means.append(mean.flatten(0, 1).mode(0).values)
-                variances.append(variance.mean((0, 1), dtype=torch.float64))
+                average, spread = mixed_class_moments(chosen, scale)
             else:
+                mean, variance = group.likelihood.moments(chosen, scale)
                 average = mean.mean((0, 1), dtype=torch.float64)
-                means.append(average)
                 apart = (mean - average.to(mean.dtype)).square().mean((0, 1), dtype=torch.float64)
-                variances.append(variance.mean((0, 1), dtype=torch.float64) + apart)
+                spread = variance.mean((0, 1), dtype=torch.float64) + apart
+            means.append(average)
+            variances.append(spread)
         order = self.vae.index
         return torch.cat(means, -1)[:, order].double().numpy(), torch.cat(variances, -1)[:, order].numpy()
 

@@ -24,9 +24,9 @@ from vae_core.left_out import learn_vectors
 from vae_core.linear_start import set_input_scaling, start_linear
 from vae_core.minibatches import InMemory, Minibatches, Stream, Streamed, tensors
 from vae_core.model import VAE, Architecture
-from vae_core.noise import noise_blocks
+from vae_core.noise import noise_blocks, noise_of
 from vae_core.records import MOST_CELLS, STREAM_CELLS, TrainingRecords, check_enough, gather
-from vae_core.scoring import BLOCKS, Contributions, FittedModel
+from vae_core.scoring import Contributions, FittedModel
 
 __all__ = ["Progress", "Settings", "TrainingStopped", "fit", "trimmed_mean"]
 
@@ -246,10 +246,10 @@ def _finish(encoding: TableEncoding, records: TrainingRecords, settings: Setting
     model = FittedModel(
         encoding=encoding,
         vae=run.vae.cpu().eval(),
-        noise=noise_blocks(BLOCKS, 1, run.vae.architecture.latent, seed=settings.random_state),
+        noise=noise_of(settings.draws, run.vae.architecture.latent, seed=settings.random_state),
         settings=settings.to_json(),
         trained_on=records.identities,
-    ).with_draws(settings.draws)
+    )
     weights = _companion_weights(settings)
     model = with_companions(model, [records.fit, records.selection], weights, settings.random_state)
     reference = records.reference()

@@ -20,10 +20,9 @@ from vae_core.images.pixels import Shape
 from vae_core.likelihoods import LIKELIHOODS, Likelihood
 from vae_core.minibatches import InMemory, tensors
 from vae_core.model import VAE, Architecture
-from vae_core.noise import noise_blocks
+from vae_core.noise import noise_blocks, noise_of
 from vae_core.ppca import ProbabilisticPCA
 from vae_core.records import TrainingRecords, check_enough, gather, take
-from vae_core.scoring import BLOCKS
 from vae_core.training import CHECKED, Progress, Settings, TrainingStopped, trimmed_mean
 
 __all__ = ["IMAGE_LIKELIHOODS", "fit"]
@@ -175,13 +174,12 @@ def _finish(
     model = ImageModel(
         encoding=encoding,
         vae=vae,
-        noise=noise_blocks(BLOCKS, 1, vae.architecture.latent, seed=settings.random_state),
+        noise=noise_of(draws, vae.architecture.latent, seed=settings.random_state),
         lecture=lecture,
         known_brightness=brightness(encoding.levels_of(records.fit.values[np.sort(chosen)])),
         settings=settings.to_json(),
         trained_on=records.identities,
-    ).with_draws(draws)
-    assert isinstance(model, ImageModel)
+    )
     heldout = [r for r in (records.selection, records.calibration) if len(r.values)]
     # The best state is chosen on the selection images, which moves their scores far less than so few
     # calibration images alone would scatter.
