@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +266,35 @@ def test_a_saved_detectors_model_scores_the_same(mixed: VAEDetector, tmp_path: P
     np.testing.assert_array_equal(
         -loaded.score(as_table(frame())).anomaly_score, mixed.score_samples(frame())
     )
+
+
+WITHOUT_LOCKS = """
+import sys
+from pathlib import Path
+
+sys.modules["fcntl"] = None  # as on Windows
+
+import numpy as np
+from vae_core import errors, sources, storage
+from vae_core.detector import VAEDetector, as_table
+
+folder, x = Path(sys.argv[1]), np.random.default_rng(0).normal(size=(200, 3))
+detector = VAEDetector(steps=20).fit(x)
+storage.save(detector.model_, folder / "model")
+assert storage.load(folder / "model").score(as_table(x)).bound.shape == (200,)
+(folder / "x.csv").write_text("a\\n1\\n2\\n")
+try:
+    sources.ingest(folder / "x.csv", folder / "store")
+except errors.InputError as refused:
+    print(refused)
+"""
+
+
+def test_the_library_does_without_file_locks_and_ingest_says_that_it_cannot(tmp_path: Path) -> None:
+    script = [sys.executable, "-c", WITHOUT_LOCKS, str(tmp_path)]
+    ended = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "ingest needs file locks, which this system lacks" in ended.stdout
 
 
 def test_types_may_change_as_long_as_no_value_is_lost(mixed: VAEDetector) -> None:

@@ -10,7 +10,10 @@ __all__ = ["sync"]
 
 def sync(path: Path) -> None:
     """Have the disk keep a file, or the names in a folder (so that a rename survives), before going on."""
-    handle = os.open(path, os.O_RDONLY)
+    windows = os.name == "nt"  # where only a file that may be written can be synced, and no folder
+    if windows and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,6 +12,11 @@ from pathlib import Path
 from vae_core.disk import sync
 from vae_core.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows: the Python API, which stores no dataset, does without
+    fcntl = None  # type: ignore[assignment]
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -21,8 +25,11 @@ def claimed(final: Path) -> Iterator[Path | None]:
     """A hidden folder to build in, renamed to `final` at the end; None when `final` is there already.
 
     A second process that wants the same folder waits and then finds it. What a killed one left is cleared.
-    Raises InputError when the place cannot be written or is full.
+    Raises InputError when the place cannot be written or is full, and where the system has no file locks.
     """
+    if fcntl is None:
+        fix = "Use Linux, macOS or WSL; the Python API (VAEDetector) works here"
+        raise InputError("ingest needs file locks, which this system lacks", file=final.parent, fix=fix)
     staging = final.parent / f".ingest-{final.name}"
     try:
         while not final.exists():
