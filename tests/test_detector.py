@@ -275,10 +275,11 @@ from pathlib import Path
 sys.modules["fcntl"] = None  # as on Windows
 
 import numpy as np
+import pandas as pd
 from vae_core import errors, sources, storage
 from vae_core.detector import VAEDetector, as_table
 
-folder, x = Path(sys.argv[1]), np.random.default_rng(0).normal(size=(200, 3))
+folder, x = Path(sys.argv[1]), pd.DataFrame(np.random.default_rng(0).normal(size=(200, 3)), columns=list("abc"))
 detector = VAEDetector(steps=20).fit(x)
 storage.save(detector.model_, folder / "model")
 assert storage.load(folder / "model").score(as_table(x)).bound.shape == (200,)
