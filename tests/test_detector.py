@@ -279,7 +279,8 @@ import pandas as pd
 from vae_core import errors, sources, storage
 from vae_core.detector import VAEDetector, as_table
 
-folder, x = Path(sys.argv[1]), pd.DataFrame(np.random.default_rng(0).normal(size=(200, 3)), columns=list("abc"))
+folder = Path(sys.argv[1])
+x = pd.DataFrame(np.random.default_rng(0).normal(size=(200, 3)), columns=["a", "b", "c"])
 detector = VAEDetector(steps=20).fit(x)
 storage.save(detector.model_, folder / "model")
 assert storage.load(folder / "model").score(as_table(x)).bound.shape == (200,)
