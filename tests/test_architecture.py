@@ -69,6 +69,7 @@ ORDER = (
     "grey_bernoulli",
     "bounds",
     "distributed",
+    "sums",
     "disk",
     "errors",
 )

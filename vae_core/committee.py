@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from vae_core import sums
 from vae_core.encoding import Encoded
 from vae_core.gate import evenly
 from vae_core.members import Companion, Crowd, IndependentColumns, KernelDensity, scores_of
@@ -58,7 +59,7 @@ def with_companions(
     # With their own kernels heard: a kernel density's usual bound is that of a record which it knows. By the
     # bounds that the others give them it would spread wider and weigh less: .02 of precision on clean data.
     for name, bounds in scores_of(companions, sample.values, sample.mask, own=True).items():
-        tilts[name] = Tilt.of(bounds + sample.fixed.sum(1))
+        tilts[name] = Tilt.of(bounds + sums.of_records(sample.fixed))
     counts = {**COUNTS, "kernel": COUNTS["kernel"] * len(records.values) / (len(records.values) + FEW)}
     shares = {"vae": 1.0}
     for name in companions:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from vae_core import sums
 from vae_core.bounds import importance_bound, kl_standard_normal, log_weights
 from vae_core.calibration import Calibration
 from vae_core.encoding import Encoded, TableEncoding
@@ -175,7 +176,7 @@ class FittedModel:
             here = part.stop - part.start
             term, divergence = self._micro_batch(self._padded(encoded, part, rows), chunks)
             own = self._by_column(term.mean(0)[:here].numpy()) + encoded.fixed[part]
-            reconstruction[part] = own.sum(1)
+            reconstruction[part] = sums.of_records(own)
             kl[part] = divergence.mean(0)[:here].numpy()
             if len(blocks) > 1:
                 blocks[:, part] = term.sum(-1)[:, :here].numpy()
@@ -337,7 +338,7 @@ class FittedModel:
         """Each member's name, weight, bound, contributions and KL; these only where `nats` has records."""
         if "vae" in self.weights:
             yield "vae", self.weights["vae"], elbo, nats, kl
-        fixed = encoded.fixed.sum(1)
+        fixed = sums.of_records(encoded.fixed)
         # In the order that storage writes: a loaded model adds up to the same bits.
         heard = {name: self.companions[name] for name in sorted(self.companions) if name in self.weights}
         bounds = scores_of(heard, encoded.values, encoded.mask)
@@ -383,4 +384,4 @@ class FittedModel:
                 for e, own in enumerate(torch.cat(terms, 1))
             ]
             result[part] = torch.stack(bounds).mean(0)[: part.stop - part.start].numpy()
-        return result + encoded.fixed.sum(1)
+        return result + sums.of_records(encoded.fixed)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from vae_core import sums
 from vae_core.encoding import Feature
 
 __all__ = ["IndependentColumns"]
@@ -80,7 +81,7 @@ class IndependentColumns:
 
     def score(self, values: np.ndarray, mask: np.ndarray, *, quick: bool = False) -> np.ndarray:
         """log P(x) of each record in nats, low = anomalous: (n, m) -> (n,). It is always quick."""
-        return self.log_prob(values, mask).sum(1)
+        return sums.of_records(self.log_prob(values, mask))
 
     def parts(
         self, values: np.ndarray, mask: np.ndarray, *, quick: bool = False

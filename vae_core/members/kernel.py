@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vae_core import sums
 from vae_core.encoding import Feature
 from vae_core.members.layout import Layout, log_theta
 from vae_core.members.own import ABSENT, Places, leave_out
@@ -134,7 +135,7 @@ class KernelDensity:
                 if member is self and places is not None:
                     leave_out(joint, places[rows])
                 total[rows] = member._sum(joint, quick)[: len(rows)].numpy()  # the last one uses it up
-        jacobian = self._jacobian(values, mask).sum(1)
+        jacobian = sums.of_records(self._jacobian(values, mask))
         return [total + jacobian for total in totals]
 
     def begins_with(self, other: KernelDensity) -> bool:
@@ -165,7 +166,7 @@ class KernelDensity:
             total = self._sum(joint.clone(), quick)
             own = self._by_feature(design, self._responsibilities(joint, total))[: len(rows)]
             terms[rows] = own
-            kl[rows] = own.sum(1) - total[: len(rows)].numpy()
+            kl[rows] = sums.of_records(own) - total[: len(rows)].numpy()
         return terms + self._jacobian(values, mask), kl
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -270,7 +271,7 @@ class KernelDensity:
         indicators = self.layout.indicators(values, mask)
         ones = np.ones((len(values), 1))
         for rows, table, blocks in (
-            (np.flatnonzero(short), self.short, lambda k: [np.square(x[k]).sum(1, keepdims=True), x[k]]),
+            (np.flatnonzero(short), self.short, lambda k: [sums.of_records(np.square(x[k]))[:, None], x[k]]),
             (np.flatnonzero(~short), self.long, lambda k: [np.square(x[k]), x[k], seen[k]]),
         ):
             for first in range(0, len(rows), SLAB * TILE):
