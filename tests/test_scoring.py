@@ -217,36 +217,6 @@ def test_a_missing_whole_number_gains_nothing_from_the_unit(unit: int) -> None:
     assert abs(as_whole.elbo[gone].mean() - as_whole.elbo[~gone].mean()) < 2
 
 
-def test_a_record_alone_or_beside_one_that_is_refused_has_the_same_bits() -> None:
-    """Terms that do not come out even: whole numbers, a constant, an empty column, a boolean."""
-    r = np.random.default_rng(0)
-    level = r.normal(20, 3, 400)
-    table = pa.table(
-        {
-            "level": level,
-            "five": 5 * level + r.normal(size=400),
-            "count": r.poisson(level),
-            "kind": np.where(level > 20, "hi", "lo").tolist(),
-            "flag": level + r.normal(size=400) > 20,
-            "class": pa.array(np.where(level > 19, "2", "5").tolist()),
-            **{f"also_{j}": 7**j * level + r.normal(size=400) for j in range(4)},
-            "one": np.ones(400, np.int64),
-            "nothing": pa.nulls(400, pa.float64()),
-        }
-    )
-    model = trained(table)
-    whole = model.score(table)
-    alone = [model.score(table.slice(row, 1)) for row in range(100)]
-    flags = table["flag"].to_numpy().astype(np.int64)
-    flags[-1] = 7
-    beside = model.score(changed(table, "flag", flags))
-    assert beside.n_out_of_range[-1] == 1
-    for row, one in enumerate(alone):
-        assert_same_bits(one, whole, slice(row, row + 1))
-    for name in FIGURES:
-        np.testing.assert_array_equal(getattr(beside, name)[:-1], getattr(whole, name)[:-1])
-
-
 FAR = [1e3, 1e5, 1e6, 1e7, 1e9, 1e12, 1e20, 3.5e38, 1e50, 1e100, 1e200, 1e300, 1.7e308]
 
 
