@@ -118,3 +118,25 @@ def test_a_second_fit_leaves_nothing_of_the_first() -> None:
     detector = quick().fit(frame()).fit(images)
     assert not hasattr(detector, "feature_names_in_")
     assert detector.sample(2).shape == (2, 8, 8)
+
+
+@pytest.mark.parametrize("names", [[2013, 2014, 2015], [("a", 1), ("a", 2), ("b", 1)]])
+def test_columns_whose_names_are_no_texts_are_not_taken_by_position(names: list[Any]) -> None:
+    x = pd.DataFrame(numbers()[:, :3])
+    x.columns = pd.Index(names)
+    detector = quick().fit(x)
+    scores = detector.score_samples(x)
+    assert scores.shape == (len(x),)
+    for other in (x.iloc[:, [1, 0, 2]], x.set_axis([1, 2, 3], axis=1)):
+        with pytest.raises(ValueError, match="feature names should match those that were passed during fit"):
+            detector.score_samples(other)
+    np.testing.assert_array_equal(detector.score_samples(x.to_numpy()), scores)
+
+
+def test_an_arrow_table_is_taken_as_the_frame_that_it_becomes() -> None:
+    x = frame().drop(columns=[name for name, dtype in frame().dtypes.items() if dtype == "category"])
+    table = pa.Table.from_pandas(x, preserve_index=False)
+    ours, theirs = quick().fit(table), quick().fit(table.to_pandas())
+    assert list(ours.model_.encoding.columns) == x.columns.tolist()
+    np.testing.assert_array_equal(ours.score_samples(table), theirs.score_samples(table.to_pandas()))
+    assert ours.explain(table.slice(0, 2))["why"].tolist() == theirs.explain(x[:2])["why"].tolist()

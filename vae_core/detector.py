@@ -15,7 +15,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from vae_core import training
 from vae_core.explanation import explain
-from vae_core.frames import as_table, by_name, declared_categories, like_training, with_dtypes
+from vae_core.frames import (
+    as_frame,
+    as_table,
+    by_name,
+    check_names,
+    declared_categories,
+    like_training,
+    with_dtypes,
+)
 from vae_core.generation import sample
 from vae_core.images import arrays
 from vae_core.images import training as image_training
@@ -32,9 +40,9 @@ __all__ = ["VAEDetector", "as_table"]
 class VAEDetector(OutlierMixin, BaseEstimator):
     """Outlier detection by a variational autoencoder's lower bound on log P(x), for tables and images.
 
-    X is a DataFrame or an array (n, m); a DataFrame's column may hold vectors (lists or arrays of real
-    numbers, all of one length). Of images an array (n, h, w) or (n, h, w, c), uint8, uint16 or fractions of
-    white, or a list of paths.
+    X is a DataFrame (or what has `to_pandas`: Arrow's and polars' tables) or an array (n, m); a DataFrame's
+    column may hold vectors (lists or arrays of real numbers, all of one length). Of images an array (n, h, w)
+    or (n, h, w, c), uint8, uint16 or fractions of white, or a list of paths.
 
     Parameters
     ----------
@@ -133,6 +141,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         """
         if not (isinstance(self.alpha, training.NUMBERS) and 0 < self.alpha < 1):
             raise ValueError(f"alpha must lie between 0 and 1; got {self.alpha!r}")
+        X = as_frame(X)
         if arrays.are_images(X):
             return self._fit_images(X)
         table = self._table(X, reset=True)
@@ -241,6 +250,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         the rest that is charged for being far out as a whole, at most 0. The rows have the index of X where
         it is a DataFrame.
         """
+        X = as_frame(X)
         model, table = self._fitted(), self._table(X)
         if isinstance(model, ImageModel):
             explained = explain_images(model, table, top=top).to_pandas()
@@ -282,6 +292,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):
 
     def _table(self, X: Any, *, reset: bool = False) -> pa.Table:
         """X as a table with the model's columns: by name, or by position where X or training had none."""
+        X = as_frame(X)
         if not reset:
             check_is_fitted(self, "model_")
             if isinstance(self.model_, ImageModel):
@@ -297,6 +308,8 @@ class VAEDetector(OutlierMixin, BaseEstimator):
                 size = f"{X.shape[0]} sample(s) and {X.shape[1]} feature(s)"
                 raise ValueError(f"Found array with {size}: nothing to learn or score.")
             named = hasattr(self, "feature_names_in_")
+            if not reset and self.dtypes_ and not named:
+                check_names(X, self.model_)
         else:
             array = validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")
             columns = [pa.array(array[:, j], from_pandas=True) for j in range(array.shape[1])]

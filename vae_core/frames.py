@@ -16,7 +16,22 @@ from vae_core.scoring import FittedModel
 from vae_core.sources.blocks import OF_REPORTS
 from vae_core.sources.vectors import are_vectors, most_common_length, vector_cells
 
-__all__ = ["as_table", "by_name", "category_texts", "declared_categories", "like_training", "with_dtypes"]
+__all__ = [
+    "as_frame",
+    "as_table",
+    "by_name",
+    "category_texts",
+    "declared_categories",
+    "like_training",
+    "with_dtypes",
+]
+
+
+def as_frame(X: Any) -> Any:
+    """Another library's table (Arrow's, polars') as a DataFrame; anything else as it is."""
+    if isinstance(X, pd.DataFrame | np.ndarray) or not callable(getattr(X, "to_pandas", None)):
+        return X
+    return X.to_pandas()
 
 
 def as_table(frame: pd.DataFrame) -> pa.Table:
@@ -99,6 +114,25 @@ def by_name(kinds: Any) -> dict[str, str]:
     if not isinstance(kinds, Mapping):
         raise ValueError(f"kinds is a mapping of column name to kind; got {kinds!r}")
     return {str(name): kind for name, kind in kinds.items()}
+
+
+def check_names(X: pd.DataFrame, model: FittedModel) -> None:
+    """Raise ValueError where a frame's columns are not training's, in training's order.
+
+    scikit-learn compares names where all are texts; years, or pairs of a MultiIndex, it takes by position.
+    """
+    here, trained = [str(name) for name in X.columns], list(model.encoding.columns)
+    if here == trained:
+        return
+    place = next((k for k, pair in enumerate(zip(here, trained, strict=False)) if pair[0] != pair[1]), None)
+    told = (
+        f"column {place} is {here[place]!r}, was {trained[place]!r}"
+        if place is not None
+        else "another number"
+    )
+    raise ValueError(
+        f"The feature names should match those that were passed during fit, in their order: {told}"
+    )
 
 
 def like_training(table: pa.Table, model: FittedModel) -> pa.Table:
