@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from flows.registry import home
-from vae_core import job, publishing, stores
+from vae_core import job, publishing, stores, timeline
 from vae_core import report as reports
 from vae_core.errors import Refused
 
-__all__ = ["Published", "local_output", "local_report", "published_for", "run"]
+__all__ = ["Published", "local_output", "local_report", "manifest_of", "places", "published_for", "run"]
 
 
 @dataclass(frozen=True)
@@ -106,3 +106,20 @@ def published_for(output: str, dataset: str, as_of: datetime) -> Published | Non
         return None
     found = reports.read_report(place)
     return Published(found.folder, found.manifest, False, str(found.folder))
+
+
+def places(output: str, dataset: str) -> list[str]:
+    """The folders' names of the intervals that have a report, in order of time."""
+    if stores.is_remote(output):
+        entries = stores.open_store(f"{output.rstrip('/')}/{dataset}").list()
+        return timeline.places_of_intervals(entry.name.partition("/")[0] for entry in entries)
+    return timeline.places_of_intervals(path.name for path in (Path(output) / dataset).glob("*as_of=*"))
+
+
+def manifest_of(output: str, dataset: str, place: str) -> dict[str, Any] | None:
+    """The manifest of the report that counts in a place; None where none is published."""
+    if stores.is_remote(output):
+        store = stores.open_store(f"{output.rstrip('/')}/{dataset}")
+        return stores.read_manifest(store, stores.current(store, place))
+    folder = publishing.current(Path(output) / dataset / place)
+    return publishing.read_manifest(folder) if (folder / publishing.MANIFEST).exists() else None

@@ -6,37 +6,16 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flows import descriptions, steps
+from flows import steps
 from flows.dataset_file import DatasetFile
 from flows.intervals import Interval, Schedule, in_utc
+from flows.standing import Standing
 from vae_core.errors import InputError, Refused, one_line
 
-__all__ = ["backfill", "of_interval", "published_for"]
+__all__ = ["backfill", "of_interval"]
 
 MOST = 100_000  # intervals of one backfill: eleven years of hours
 AHEAD = timedelta(days=366)  # of now may --until lie: a cron's moments are looked for one by one
-
-
-def published_for(output: str, dataset: str, as_of: datetime) -> dict[str, Any] | None:
-    """The report that is published for an interval, as a command tells it; None where there is none yet.
-
-    Whatever made it: a run that comes late or twice finds other files, or another champion, and must not give
-    the interval a second report. `--replace` does.
-    """
-    from flows import remote
-    from vae_core import report as reports
-
-    found = remote.published_for(output, dataset, as_of)
-    if found is None:
-        return None
-    return {
-        **descriptions.of_report(found.folder, found.manifest),
-        "folder": found.address,
-        "published": False,
-        "warnings": [],
-        "quarantine": [],
-        "top": reports.top(found.folder, steps.SHOWN),
-    }
 
 
 def of_interval(interval: Interval, *, only: bool) -> dict[str, Any]:
@@ -75,9 +54,10 @@ def backfill(
     chosen = file.score
     intervals, waiting = _checked(chosen.schedule, start, until, now or datetime.now(UTC))
     length = len(intervals)
+    standing = None if replace else Standing(file.output, file.name)
     rows: list[dict[str, Any]] = []
     for done, interval in enumerate(intervals, start=1):
-        rows.append(_one(file, interval, replace=replace, score=score))
+        rows.append(_one(file, interval, standing, score))
         if progress is not None:
             progress(done, length)
     count = {word: sum(row["outcome"] == word for row in rows) for word in ("published", "kept", "failed")}
@@ -114,13 +94,15 @@ def _checked(
 
 
 def _one(
-    file: DatasetFile, interval: Interval, *, replace: bool, score: Callable[..., dict[str, Any]]
+    file: DatasetFile, interval: Interval, standing: Standing | None, score: Callable[..., dict[str, Any]]
 ) -> dict[str, Any]:
+    """One interval, without regard to what stands (None) where it is to be replaced."""
+    assert file.score is not None
     row: dict[str, Any] = {"start": interval[0], "end": interval[1], "outcome": "kept", "problem": None}
-    result = None if replace else published_for(file.output, file.name, interval[0])
     try:
+        result = None if standing is None else standing.report_for(interval, only=file.score.only_interval)
         if result is None:
-            result = score(file.source, **score_options(file, interval), replace=replace)
+            result = score(file.source, **score_options(file, interval), replace=standing is None)
             row["outcome"] = "published" if result["published"] else "kept"
     except (InputError, Refused) as problem:
         return {**row, "outcome": "failed", "problem": str(problem)}

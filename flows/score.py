@@ -12,6 +12,7 @@ from flows.dataset_file import Notify
 from flows.ingest import read
 from flows.intervals import Schedule
 from flows.orchestration import log_units, network_stage, publish_report, stage, tell_failure, warn
+from flows.standing import Standing
 
 resolve = network_stage(registry.resolve)
 
@@ -79,8 +80,9 @@ def score_flow(
         chosen = scheduled.of_interval(due, only=only_interval)
         as_of, allow_empty = chosen["as_of"], chosen.get("allow_empty", allow_empty)
         start, until = chosen.get("start", start), chosen.get("until", until)
-        kept = scheduled.published_for(output, dataset or datasets.dataset_name(path), due[0])
-        if kept is not None and not replace:
+        standing = Standing(output, dataset or datasets.dataset_name(path))
+        kept = None if replace else standing.report_for(due, only=only_interval)
+        if kept is not None:
             publish_report(kept)
             return kept
     decision = steps.check_decision(fdr=fdr, alpha=alpha, top_k=top_k)
@@ -102,6 +104,7 @@ def score_flow(
     options = {
         "output": output,
         "as_of": as_of,
+        "interval_end": steps.end_of(as_of, start, until),
         "decision": decision,
         "replace": replace,
         "workers": workers,

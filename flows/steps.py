@@ -287,7 +287,9 @@ def score(path: str, *, model: str, progress: Any = None, **options: Any) -> dic
         decision = check_decision(**{k: options.pop(k, None) for k in ("fdr", "alpha", "top_k")})
         ranking = {k: options.pop(k) for k in ("output", "as_of", "replace", "workers", "members")}
         ranking |= {"allow_empty": options.get("allow_empty", False), "rank_by": options.pop("rank_by", None)}
-        ranking |= {k: options.pop(k) for k in ("engine", "draws", "on_drift", "hide_values") if k in options}
+        further = ("engine", "draws", "on_drift", "hide_values")
+        ranking |= {k: options.pop(k) for k in further if k in options}
+        ranking["interval_end"] = end_of(ranking["as_of"], options.get("start"), options.get("until"))
         engines.get_ready(ranking.get("engine", "local"), ranking["workers"])
         version, warnings = last_known.resolve(model)
         reads = as_the_model_reads(version, options.pop("images", None))
@@ -295,6 +297,13 @@ def score(path: str, *, model: str, progress: Any = None, **options: Any) -> dic
     ranking["origin"] = namesakes.origin(path, options.get("dataset"))
     result = rank(version, data, **ranking, decision=decision, progress=progress)
     return result | {"warnings": warnings + result["warnings"]}
+
+
+def end_of(as_of: str | None, start: str | None, until: str | None) -> str | None:
+    """The end of the interval that a report stands for, where it holds the interval's records alone."""
+    if as_of is None or start is None or instant(as_of, "--as-of") != instant(start, "--from"):
+        return None
+    return until
 
 
 def as_the_model_reads(version: ModelVersion, images: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -328,6 +337,7 @@ def rank(
     output: str,
     decision: Any,
     as_of: str | None = None,
+    interval_end: str | None = None,
     replace: bool = False,
     workers: int = 1,
     engine: str = "local",
@@ -363,6 +373,7 @@ def rank(
         model_version=version.version,
         model_digest=version.sha256,
         as_of=instant(as_of, "--as-of"),
+        interval_end=instant(interval_end, "the interval's end"),
         decision=decision,
         draws=draws,
         allow_empty=allow_empty,

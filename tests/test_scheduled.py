@@ -17,6 +17,7 @@ import pytest
 from flows import dataset_file, notifications, scheduled
 from flows.cli import main
 from flows.dataset_file import Notify
+from flows.standing import Standing
 from tests import shop
 from vae_core import publishing
 from vae_core.errors import InputError
@@ -81,7 +82,8 @@ def test_an_interval_that_is_not_over_is_left_to_the_schedule(file: Path, tmp_pa
     done = scheduled.backfill(chosen, day(29), day(31), now=noon)
     assert (done["published"], done["not_over"]) == (1, 1)
     assert [row["start"] for row in done["intervals"]] == [day(29)]
-    assert scheduled.published_for(chosen.output, "shop", day(30)) is None
+    due = (day(30), day(31))
+    assert Standing(chosen.output, "shop").report_for(due, only=True) is None
     with pytest.raises(InputError, match="from 2024-01-31 00:00 UTC on, and it is 2024-01-30 12:00"):
         scheduled.backfill(chosen, day(30), day(31), now=noon)
 

@@ -51,7 +51,8 @@ class Job:
     model_version: str = ""
     model_digest: str | None = None  # default: what the model's folder says
     model_facts: dict[str, Any] | None = None  # default: what the model itself says
-    as_of: datetime | None = None
+    as_of: datetime | None = None  # start of the interval that the report stands for
+    interval_end: datetime | None = None  # its end, where only its records are ranked: told in the manifest
     decision: Decision = field(default_factory=Decision)
     draws: int | None = None  # default: the model's own
     members: tuple[str, ...] | None = None  # default: all that the model has
@@ -306,6 +307,7 @@ def _manifest(
         "code_version": __version__,
         "run": plan.run,
         "as_of": publishing.utc_text(job.as_of) if job.as_of else None,
+        **({"interval_end": publishing.utc_text(job.interval_end)} if job.interval_end else {}),
         "dataset": {"name": data.name, "digest": data.digest, "columns": data.columns, "ids": list(data.ids)},
         "model": {
             "name": job.model_name,

@@ -1,0 +1,98 @@
+"""The reports that stand for a schedule's intervals already: one for each, and no record in two of them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from flows import descriptions, remote, steps
+from flows.intervals import Interval, in_utc
+from vae_core import publishing
+from vae_core.errors import InputError, Refused
+
+__all__ = ["Standing"]
+
+
+@dataclass
+class Standing:
+    """What is published of a dataset in an output folder or store."""
+
+    output: str
+    dataset: str
+
+    def report_for(self, interval: Interval, *, only: bool) -> dict[str, Any] | None:
+        """The report of an interval, as a command tells it; None where there is none yet.
+
+        Whatever made it: a run that comes late or twice finds other files, or another champion, and must not
+        give the interval a second report. `--replace` does. Raises Refused where the report stands for
+        another length of time and, with `only` (a report holds its interval's records alone), where one of
+        another interval has some of the same: the schedule was changed.
+        """
+        from vae_core import report as reports
+
+        found = remote.published_for(self.output, self.dataset, interval[0])
+        if found is None:
+            if only:
+                self._refuse_overlap(interval)
+            return None
+        end = _end(found.manifest)
+        if end is not None and end != interval[1]:
+            raise Refused(
+                f"{found.address} is the report of {_span((interval[0], end))}, and one of {_span(interval)} "
+                "is due: has the schedule changed? It stays as it is; --replace publishes the new one in its "
+                "place."
+            )
+        return {
+            **descriptions.of_report(found.folder, found.manifest),
+            "folder": found.address,
+            "published": False,
+            "warnings": [],
+            "quarantine": [],
+            "top": reports.top(found.folder, steps.SHOWN),
+        }
+
+    @cached_property
+    def _places(self) -> list[str]:
+        """Of intervals with a report, in order of time; listed once."""
+        return remote.places(self.output, self.dataset)
+
+    def _refuse_overlap(self, interval: Interval) -> None:
+        """Of the reports before, only the last one can reach in; of those that begin inside two will do."""
+        first, last = (bisect_left(self._places, _place(self.dataset, moment)) for moment in interval)
+        inside = self._places[first:last]
+        for name in [*self._places[:first][-1:], *inside[:1], *inside[1:][-1:]]:
+            other = self._interval(name)
+            if other is not None and other[1] > interval[0]:
+                raise Refused(
+                    f"{self.output.rstrip('/')}/{self.dataset}/{name} is the report of {_span(other)}, and "
+                    f"one of {_span(interval)} would hold some of its records again: has the schedule "
+                    "changed? Score what is left of that time by the old schedule (elborank backfill), or "
+                    "say --replace."
+                )
+
+    def _interval(self, name: str) -> Interval | None:
+        """The interval of the report in this place; None where it does not say, or nobody can read it."""
+        try:
+            manifest = remote.manifest_of(self.output, self.dataset, name)
+        except InputError:  # damaged: that is told when its own interval comes
+            return None
+        end = None if manifest is None else _end(manifest)
+        return None if manifest is None or end is None else (datetime.fromisoformat(manifest["as_of"]), end)
+
+
+def _place(dataset: str, moment: datetime) -> str:
+    return publishing.final_folder(Path(), dataset, "", moment).name
+
+
+def _end(manifest: dict[str, Any]) -> datetime | None:
+    """Where a report's interval ends; None where it does not say: an older one, or one of all records."""
+    text = manifest.get("interval_end")
+    return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _span(interval: Interval) -> str:
+    return f"{in_utc(interval[0])} to {in_utc(interval[1])}"
