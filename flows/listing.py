@@ -11,21 +11,25 @@ __all__ = ["listed"]
 
 
 def listed(path: str) -> dict[str, Any]:
-    """The report of each interval in a dataset's folder or address, in order of time, with its files."""
+    """The report of each interval in a dataset's folder or address, in order of time, with its files.
+
+    One that cannot be read is told beside them.
+    """
     from vae_core import stores, timeline
 
     place = path.rstrip("/")
     if stores.is_remote(path):
-        found = [(f"{place}/{name}", told) for name, told in stores.of_intervals(stores.open_store(path))]
+        found, damaged = stores.of_intervals(stores.open_store(path))
     else:
-        found = [(f"{place}/{one.folder.name}", one.manifest) for one in timeline.of_intervals(path)]
-    if not found:
+        found, damaged = timeline.of_intervals(path)
+    if not found and not damaged:
         raise InputError(
             "holds no report of an interval",
             file=path,
             fix=f"Give a dataset's folder of reports made by a schedule or with --as-of{_those_below(path)}",
         )
-    return {"path": path, "reports": [_row(folder, manifest) for folder, manifest in found]}
+    rows = [_row(f"{place}/{name}", manifest) for name, manifest in found]
+    return {"path": path, "reports": rows, "damaged": damaged}
 
 
 def _row(folder: str, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flows import dataset_file, scheduled
+from flows import dataset_file, listing, scheduled
 from flows.dataset_file import DatasetFile
 from tests import shop
 from vae_core import publishing
@@ -83,3 +83,7 @@ def test_a_damaged_report_does_not_keep_other_intervals_waiting(every, tmp_path:
     (tmp_path / "out" / "shop" / "as_of=20240129T060000Z" / publishing.MANIFEST).write_text("{}")
     told = scheduled.backfill(every("6h"), MIDNIGHT, hours(24))
     assert [row["outcome"] for row in told["intervals"]] == ["published", "failed", "published", "published"]
+    listed = listing.listed(str(tmp_path / "out" / "shop"))
+    assert [row["as_of"][11:13] for row in listed["reports"]] == ["00", "12", "18"]
+    (line,) = listed["damaged"]
+    assert "as_of=20240129T060000Z" in line

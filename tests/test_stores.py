@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow.dataset as ds
 import pytest
 
-from flows import steps
+from flows import remote, steps
 from flows.cli import main
 from tests import shop
 from tests.test_publishing import OTHER, RUN, put
@@ -143,8 +143,17 @@ def test_another_report_is_refused_or_laid_beside_and_pointed_to(store: stores.S
     assert stores.current(store, PLACE) == f"weather/run={OTHER[:12]}"
     copy = stores.fetch_report(store.address(PLACE), tmp_path / "cache")
     assert (copy / "report.parquet").read_bytes() == b"two"
-    ((place, told),) = stores.of_intervals(stores.open_store(store.address("weather")))
-    assert (place, told["run"]) == (f"run={OTHER[:12]}", OTHER)
+    assert remote.places(store.address(), "weather") == ["as_of=20130101T000000Z"]
+    told = remote.manifest_of(store.address(), "weather", "as_of=20130101T000000Z")
+    assert told is not None
+    assert told["run"] == OTHER
+    found, damaged = stores.of_intervals(stores.open_store(store.address("weather")))
+    assert (found, damaged) == ([(f"run={OTHER[:12]}", told)], [])
+    store.put(f"weather/run={OTHER[:12]}/{publishing.MANIFEST}", b"{}")
+    found, (damaged_line,) = stores.of_intervals(stores.open_store(store.address("weather")))
+    assert not found
+    assert "was changed or damaged after publishing" in damaged_line
+    store.put(f"weather/run={OTHER[:12]}/{publishing.MANIFEST}", (other / publishing.MANIFEST).read_bytes())
     one = put(tmp_path / "1", RUN, "one")
     assert stores.publish(one, store, PLACE, replace=True) == PLACE
     assert stores.current(store, PLACE) == PLACE

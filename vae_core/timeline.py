@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from vae_core import publishing
-from vae_core.report import Report
+from vae_core.errors import InputError
 
-__all__ = ["of_intervals", "places_of_intervals"]
+__all__ = ["Told", "of_intervals", "places_of_intervals", "told"]
+
+Told = tuple[list[tuple[str, dict[str, Any]]], list[str]]  # in order of time; what is damaged, a line each
 
 PLACE = re.compile(r"as_of=\d{8}T\d{6}(\.\d+)?Z")
 
 
-def of_intervals(folder: str | Path) -> list[Report]:
-    """The report that counts for each interval of a dataset's folder, in order of time.
+def of_intervals(folder: str | Path) -> Told:
+    """The report that counts for each interval of a dataset's folder: its folder's name and its manifest.
 
     Of an interval whose report was replaced it is the new one, which lies in a folder `run=...`. Manifests
-    are checked, the files beside them are not. Raises InputError where one is missing.
+    are checked, the files beside them are not.
     """
-    names = places_of_intervals(path.name for path in Path(folder).glob("*as_of=*"))
-    places = [publishing.current(Path(folder).resolve() / name) for name in names]
-    return [Report(place, publishing.read_manifest(place)) for place in places]
+    where = Path(folder).resolve()
+
+    def read(name: str) -> tuple[str, dict[str, Any]]:
+        place = publishing.current(where / name)
+        return place.name, publishing.read_manifest(place)
+
+    return told(places_of_intervals(path.name for path in where.glob("*as_of=*")), read)
+
+
+def told(places: Iterable[str], read: Callable[[str], tuple[str, dict[str, Any] | None]]) -> Told:
+    """What `read` finds in each place, and what is wrong with those that cannot be read."""
+    found, damaged = [], []
+    for place in places:
+        try:
+            name, manifest = read(place)
+        except InputError as problem:
+            damaged.append(str(problem))
+            continue
+        if manifest is not None:
+            found.append((name, manifest))
+    return found, damaged
 
 
 def places_of_intervals(names: Iterable[str]) -> list[str]:

@@ -54,6 +54,8 @@ def listed(console: Console, result: Mapping[str, Any]) -> None:
     console.print(table)
     if len(rows) > SHOWN_LINES:
         console.print(f"and {len(rows) - SHOWN_LINES:,} earlier ones; --json has all")
+    for problem in result["damaged"]:
+        console.print(f"[yellow]Left out:[/] {safe(problem)}")
 
 
 def mark(record: Mapping[str, Any], longest: int = NOTE) -> str:

@@ -13,7 +13,7 @@ from vae_core.errors import InputError, Refused
 from vae_core.publishing import MANIFEST
 from vae_core.stores.lease import Lease, lease, sweep
 from vae_core.stores.objects import Store, open_store
-from vae_core.timeline import places_of_intervals
+from vae_core.timeline import Told, places_of_intervals, told
 
 __all__ = ["current", "fetch_report", "of_intervals", "publish", "published", "read_manifest"]
 
@@ -49,11 +49,14 @@ def current(store: Store, folder: str) -> str:
     return _beside(folder, name)
 
 
-def of_intervals(store: Store) -> list[tuple[str, dict[str, Any]]]:
+def of_intervals(store: Store) -> Told:
     """Folder and manifest of the report that counts for each interval here; see `timeline.of_intervals`."""
-    names = places_of_intervals(entry.name.partition("/")[0] for entry in store.list())
-    places = [current(store, name) for name in names]
-    return [(place, found) for place in places if (found := read_manifest(store, place)) is not None]
+
+    def read(name: str) -> tuple[str, dict[str, Any] | None]:
+        place = current(store, name)
+        return place, read_manifest(store, place)
+
+    return told(places_of_intervals(entry.name.partition("/")[0] for entry in store.list()), read)
 
 
 def published(store: Store, folder: str, run: str) -> str | None:
