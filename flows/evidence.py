@@ -49,6 +49,7 @@ class Evidence:
     all_unseen: int = 0  # so many records the challenger was not trained on
     bound_gain: np.ndarray | None = None  # over the champion, in the user's units, nats a record
     start_gain: np.ndarray | None = None  # over its own linear start
+    further: list[str] = field(default_factory=list)  # columns that the champion does without
     same_measure: str = ""  # empty, or why the bounds cannot be compared
     planted: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # kind -> model -> scores
 
@@ -74,6 +75,7 @@ def gather_evidence(challenger: ModelVersion, champion: ModelVersion | None, dat
         return found
     found.start_gain = gain_over_start(found.challenger, found.records, fitted)
     if found.champion is not None:
+        found.further = sorted(set(found.challenger.encoding.columns) - set(found.champion.encoding.columns))
         found.same_measure = other_measure(found.challenger, found.champion)
         if not found.same_measure:
             own, other = (in_user_units(m, found.records) for m in (found.challenger, found.champion))

@@ -29,7 +29,7 @@ from flows.tracking import (
     tracking_uri,
     unless_there,
 )  # fmt: skip
-from vae_core.errors import InputError, Refused, one_line
+from vae_core.errors import InputError, one_line
 
 __all__ = [
     "CHALLENGER",
@@ -196,12 +196,9 @@ def list_models() -> list[dict[str, Any]]:
         return rows
 
 
-def promote(name: str, version: str | None = None, *, force: bool = False) -> dict[str, Any]:
+def promote(name: str, version: str | None = None) -> dict[str, Any]:
     """Make a version (the challenger, unless one is named) the champion; the one of before becomes
-    `previous`.
-
-    Refused when the new one expects further columns, since every scheduled run would stop; `force` promotes
-    it all the same. Promoting the champion changes nothing.
+    `previous`. Promoting the champion changes nothing. Whether it should be: `flows.promotion`.
     """
     uri = f"models:/{name}/{version}" if version else f"models:/{name}@{CHALLENGER}"
     chosen = resolve(uri)
@@ -216,8 +213,6 @@ def promote(name: str, version: str | None = None, *, force: bool = False) -> di
                 "previous": aliases.get(PREVIOUS),
                 "changed": False,
             }
-        if before is not None and not force:
-            _refuse_other_columns(resolve(f"models:/{name}/{before}"), chosen)
         if before is not None:  # first, so that the way back is there whenever the champion has changed
             client.set_registered_model_alias(name, PREVIOUS, before)
         client.set_registered_model_alias(name, CHAMPION, chosen.version)
@@ -362,18 +357,6 @@ def _digest(folder: Path) -> str:
     from vae_core import storage
 
     return storage.model_digest(folder)
-
-
-def _refuse_other_columns(champion: ModelVersion, chosen: ModelVersion) -> None:
-    from vae_core import storage
-
-    old, new = (set(storage.load(m.folder).encoding.columns) for m in (champion, chosen))
-    if new - old:
-        names = ", ".join(sorted(one_line(c) for c in new - old))
-        raise Refused(
-            f"version {chosen.version} needs columns that version {champion.version} does not: {names}. "
-            "Scheduled runs over the present data would stop. Add --force to promote it all the same."
-        )
 
 
 def _row(found: Any, aliases: list[str]) -> dict[str, Any]:

@@ -124,6 +124,7 @@ NORMAL = np.random.default_rng(0).normal(size=500)
         ({"scores": np.where(np.arange(500) == 7, np.nan, NORMAL)}, "finite"),
         ({"scores": np.full(500, 3.0)}, "finite"),
         ({"clean": NORMAL + 0.01}, "same scores"),
+        ({"champion": object(), "further": ["height"]}, "columns"),
         ({"start_gain": NORMAL - 1}, "linear start"),
         ({"champion": object(), "bound_gain": NORMAL - 1}, "champion's bound"),
         (
@@ -157,6 +158,16 @@ def test_the_noise_of_equal_models_is_no_reason_to_refuse_and_a_real_loss_is() -
     assert refused < 0.05 * 400  # two standard errors on one side: 2.3 % of the time
     loss = generator.normal(-0.3, 1, 400)
     assert promotion.bound(scored(NORMAL, champion=object(), bound_gain=loss)).passed is False
+
+
+@pytest.mark.parametrize("anomalies", [-5e5, 5e5])
+def test_a_few_anomalies_do_not_drown_a_real_loss(anomalies: float) -> None:
+    """Two models lie hundreds of thousands of nats apart on them, in whichever direction."""
+    gain = np.random.default_rng(1).normal(-1.9, 1, 120)
+    gain[:6] = anomalies
+    told = promotion.bound(scored(NORMAL, champion=object(), bound_gain=gain))
+    assert told.passed is False
+    assert -2.5 < float(told.found.split()[0]) < -1.4
 
 
 def test_the_auroc_is_that_of_scikit_learn() -> None:
