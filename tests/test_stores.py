@@ -233,7 +233,15 @@ def test_scoring_from_a_store_into_a_store_gives_the_local_report(
 
 
 @pytest.mark.parametrize(
-    "address", ["ftp://bucket/x", "s3://", "s3://key:secret@bucket/x", "s3://bucket/../x", "s3://bucket/a//b"]
+    "address",
+    [
+        "ftp://bucket/x",
+        "s3://",
+        "s3://key:secret@bucket/x",
+        "s3://bucket/../x",
+        "s3://bucket/a//b",
+        "s3://[x/y",
+    ],
 )
 def test_what_is_no_address_of_a_store_is_refused(address: str) -> None:
     with pytest.raises(InputError):
@@ -249,3 +257,24 @@ def test_a_store_that_refuses_is_one_line_without_a_key(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(InputError, match="cannot be used"):
         stores.open_store("s3://bucket/x").read("y")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("AWS_ENDPOINT_URL", "127.0.0.1:9329", 'AWS_ENDPOINT_URL "127.0.0.1:9329" is no address of a server'),
+        ("AWS_ENDPOINT_URL_S3", "http://store:port", 'AWS_ENDPOINT_URL_S3 "http://store:port" is no address'),
+        ("AWS_ENDPOINT_URL", "me:word@store", 'AWS_ENDPOINT_URL "store" is no address'),
+        ("AWS_PROFILE", "nothere", "The config profile (nothere) could not be found. Check AWS_ENDPOINT_URL"),
+        ("AWS_DEFAULT_REGION", "bad region", "Provided region_name 'bad region' doesn't match"),
+        ("AWS_ENDPOINT_URL", "http://a b:90", "Invalid endpoint"),
+    ],
+)
+def test_a_wrong_setting_of_the_store_is_one_line_that_names_it(
+    name: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv(name, value)
+    assert main(["reports", "s3://bucket/x/alpha"]) == 2
+    said = capsys.readouterr().err
+    assert told in said and said.count("\n") == 1 and "word" not in said

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ PART = 64 << 20  # bytes of one request; larger objects are sent in parts
 CHUNK = 8 << 20  # bytes read at once
 NOT_THERE = {"NoSuchKey", "404", "NotFound"}
 THERE_ALREADY = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+SETTINGS = "AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 SHA256 = "sha256"  # metadata of the objects that we write
 
 
@@ -150,34 +151,34 @@ class Store:
     def _key(self, name: str) -> str:
         return "/".join(part for part in (self.root, name) if part)
 
-    @contextmanager
-    def _told(self, name: str) -> Iterator[None]:
-        """A store that refuses or cannot be reached, as one line."""
-        from botocore.exceptions import BotoCoreError, ClientError
+    def _told(self, name: str) -> AbstractContextManager[None]:
+        return _told(self.address(name))
 
-        try:
-            yield
-        except ClientError as error:
-            if _code(error) in THERE_ALREADY | NOT_THERE:
-                raise
-            problem = f"the store said: {one_line(str(error.response.get('Error', {}).get('Message', '')))}"
-            raise InputError(
-                f"{problem} ({_code(error)})",
-                file=self.address(name),
-                fix="Check the bucket, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL",
-            ) from error
-        except BotoCoreError as error:
-            raise InputError(
-                f"the store cannot be used: {one_line(str(error))}",
-                file=self.address(name),
-                fix="Check AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-            ) from error
-        except OSError as error:
-            if error.filename is not None:  # of a local file
-                raise
-            raise InputError(
-                f"the store cannot be read: {one_line(str(error))[:300]}", file=self.address(name)
-            ) from error
+
+@contextmanager
+def _told(address: str) -> Iterator[None]:
+    """A store that refuses or cannot be reached, or that the environment names wrongly, as one line."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        if _code(error) in THERE_ALREADY | NOT_THERE:
+            raise
+        problem = f"the store said: {one_line(str(error.response.get('Error', {}).get('Message', '')))}"
+        raise InputError(
+            f"{problem} ({_code(error)})",
+            file=address,
+            fix="Check the bucket, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL",
+        ) from error
+    except BotoCoreError as error:
+        raise InputError(
+            f"the store cannot be used: {one_line(str(error))}", file=address, fix=f"Check {SETTINGS}"
+        ) from error
+    except OSError as error:
+        if error.filename is not None:  # of a local file
+            raise
+        raise InputError(f"the store cannot be read: {one_line(str(error))[:300]}", file=address) from error
 
 
 def _code(error: Any) -> str:
@@ -185,20 +186,11 @@ def _code(error: Any) -> str:
 
 
 def open_store(address: str) -> Store:
-    """The store that `s3://bucket/prefix` means. Raises InputError for another scheme, or without boto3."""
-    parts = urlsplit(address)
-    if parts.scheme not in SCHEMES:
-        raise InputError(
-            f'there is no way to a store by "{one_line(parts.scheme)}://"', fix="Write s3://BUCKET/PREFIX"
-        )
-    if not parts.netloc or parts.query or parts.fragment or "@" in parts.netloc:
-        raise InputError(
-            f'"{one_line(address)}" is no address of a store',
-            fix="Write s3://BUCKET/PREFIX; keys belong into the environment",
-        )
-    root = parts.path.strip("/")
-    if any(part in ("", ".", "..") for part in root.split("/") if root):
-        raise InputError(f'"{one_line(address)}" is no address of a store', fix="Write s3://BUCKET/PREFIX")
+    """The store that `s3://bucket/prefix` means.
+
+    Raises InputError for another scheme, without boto3, or where the environment's settings are none.
+    """
+    bucket, root = _parted(address)
     try:
         import boto3
         from botocore.config import Config
@@ -209,12 +201,54 @@ def open_store(address: str) -> Store:
     from pyarrow import fs
 
     config = Config(connect_timeout=10, read_timeout=60, retries={"max_attempts": 4, "mode": "standard"})
-    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "")
-    chosen = {"endpoint_override": endpoint.netloc, "scheme": endpoint.scheme} if endpoint.netloc else {}
-    files = fs.S3FileSystem(request_timeout=60, connect_timeout=10, **chosen)
-    return Store(parts.netloc, root, files, _client(boto3, config))
+    endpoint = _endpoint()
+    with _told(address):
+        try:
+            files = fs.S3FileSystem(request_timeout=60, connect_timeout=10, **endpoint)
+            # A client of its own session: the module's default session is not safe among threads.
+            client = boto3.session.Session().client("s3", config=config)
+        except ValueError as error:
+            raise InputError(
+                f"the store cannot be used: {one_line(str(error))}", file=address, fix=f"Check {SETTINGS}"
+            ) from error
+    return Store(bucket, root, files, client)
 
 
-def _client(boto3: Any, config: Any) -> Any:
-    """A client of its own session: the module's default session is not safe among threads."""
-    return boto3.session.Session().client("s3", config=config)
+def _parted(address: str) -> tuple[str, str]:
+    """Bucket and prefix of an address."""
+    wrong = InputError(
+        f'"{one_line(address)}" is no address of a store',
+        fix="Write s3://BUCKET/PREFIX; keys belong into the environment",
+    )
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise wrong from error
+    if parts.scheme not in SCHEMES:
+        raise InputError(
+            f'there is no way to a store by "{one_line(parts.scheme)}://"',
+            fix="Write s3://BUCKET/PREFIX, or a path of this machine",
+        )
+    root = parts.path.strip("/")
+    climbs = any(part in ("", ".", "..") for part in root.split("/") if root)
+    if not parts.netloc or parts.query or parts.fragment or "@" in parts.netloc or climbs:
+        raise wrong
+    return parts.netloc, root
+
+
+def _endpoint() -> dict[str, str]:
+    """The address of a store other than Amazon's, as pyarrow takes it."""
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if text := os.environ.get(name):
+            try:
+                parts = urlsplit(text)
+                good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            except ValueError:  # such as a port that is no number
+                good = False
+            if not good:
+                told = one_line(text.rpartition("@")[2])  # never a password
+                raise InputError(
+                    f'{name} "{told}" is no address of a server', fix="Write http://HOST:PORT or https://HOST"
+                )
+            return {"endpoint_override": parts.netloc, "scheme": parts.scheme}
+    return {}
