@@ -26,6 +26,7 @@ __all__ = ["EPOCH", "Interval", "Schedule", "every_of", "in_utc"]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 OFFSETS = timedelta(hours=27)  # no two offsets of a zone lie further apart: Samoa once left out a whole day
+LONGEST = timedelta(days=36_525)  # a century: what lies further off has no date
 FIRST_YEAR = 1971  # a cron expression that has not fired since then will not be looked for any further
 
 Interval = tuple[datetime, datetime]
@@ -121,7 +122,7 @@ class Schedule:
         found: set[datetime] = set()
         for wall in self._walls_before(until):
             tick = self._instant(wall)
-            if tick < start - OFFSETS:
+            if tick + OFFSETS < start:
                 break
             if start <= tick <= until:
                 found.add(tick)
@@ -140,6 +141,8 @@ class Schedule:
         # Prefect's own copy: the schedule that fires and the interval computed here must never disagree.
         from prefect._vendor.croniter import CroniterBadDateError, CroniterError, croniter
 
+        if moment.year < FIRST_YEAR - 1:
+            return
         wall = moment.astimezone(self._zone()).replace(tzinfo=None) + OFFSETS
         try:
             ticks: Any = croniter(self.cron, wall, ret_type=datetime)
@@ -191,4 +194,7 @@ def every_of(text: str) -> timedelta:
         raise InputError(
             f'--every "{one_line(text)}" is not a length of time', fix="Write 30s, 15m, 1h or 1d"
         )
-    return timedelta(seconds=int(match[1]) * UNITS[match[2]])
+    length = timedelta(seconds=int(match[1]) * UNITS[match[2]])
+    if length > LONGEST:
+        raise InputError(f'--every "{one_line(text)}" is longer than a century', fix="Write a shorter one")
+    return length

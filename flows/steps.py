@@ -93,11 +93,16 @@ def instant(text: str | None, flag: str) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise InputError(
+            f'{flag} "{one_line(text)}" is no time in UTC: that has the years 1 to 9999',
+            fix="Write 2013-03-01 or 2013-03-01T08:00:00Z",
+        ) from error
     except ValueError as error:
         raise InputError(
             f'{flag} "{one_line(text)}" is not a time', fix="Write 2013-03-01 or 2013-03-01T08:00:00Z"
         ) from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def train(path: str, *, name: str, progress: Any = None, **options: Any) -> dict[str, Any]:

@@ -98,6 +98,15 @@ def test_a_delay_moves_the_run_and_not_the_interval() -> None:
     ]
 
 
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Pacific/Apia"])
+def test_a_cron_has_no_interval_before_there_were_clocks_and_all_of_them_since(zone: str) -> None:
+    yearly = Schedule(cron="0 0 1 1 *", timezone=zone)
+    first, second = datetime.min.replace(tzinfo=UTC), datetime(2, 1, 1, tzinfo=UTC)
+    assert not list(yearly.intervals(first, second))
+    found = list(yearly.intervals(first, datetime(2024, 6, 1, tzinfo=UTC)))
+    assert len(found) == 2024 - 1971
+
+
 def test_a_rare_schedule_finds_its_way_back() -> None:
     leap = Schedule(cron="0 0 29 2 *")
     start, end = leap.interval(datetime(2025, 1, 1, tzinfo=UTC))
@@ -115,6 +124,8 @@ def test_a_rare_schedule_finds_its_way_back() -> None:
         ({"every": "1h", "timezone": "Europe/Berlin"}, "counted in UTC"),
         ({"cron": "0 * * * *", "delay": "5m"}, "a delay goes with"),
         ({"every": "1h", "delay": "soon"}, "not a length of time"),
+        ({"every": "1h", "delay": "9999999d"}, "longer than a century"),
+        ({"every": "9999999d"}, "longer than a century"),
     ],
 )
 def test_what_is_no_schedule_is_refused(schedule: dict[str, str], message: str) -> None:
