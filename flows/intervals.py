@@ -26,6 +26,7 @@ __all__ = ["EPOCH", "Interval", "Schedule", "every_of", "in_utc"]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 OFFSETS = timedelta(hours=27)  # no two offsets of a zone lie further apart: Samoa once left out a whole day
+CHANCE = re.compile(r"(?:^|[\s,])[rh](?:$|[\s,(/])", re.IGNORECASE)  # croniter's own: R, H(0-30), R/5
 LONGEST = timedelta(days=36_525)  # a century: what lies further off has no date
 FIRST_YEAR = 1971  # a cron expression that has not fired since then will not be looked for any further
 
@@ -63,6 +64,7 @@ class Schedule:
                 )
         else:
             self._zone()
+            self._refuse_chance()
             next(self._walls_before(datetime.now(UTC)), None)  # refuses what cannot be read
         if self.delay is not None:
             every_of(self.delay)
@@ -70,6 +72,14 @@ class Schedule:
                 raise InputError(
                     "a delay goes with an interval, not with cron", fix="Write the cron later itself"
                 )
+
+    def _refuse_chance(self) -> None:
+        """R stands for another number whenever it is read, H for one of a name that Prefect does not give."""
+        if CHANCE.search(str(self.cron)):
+            raise InputError(
+                f'--cron "{one_line(str(self.cron))}" fires by chance (R, H): its intervals would not last',
+                fix="Write numbers, such as '17 3 * * *'",
+            )
 
     @property
     def lateness(self) -> timedelta:
