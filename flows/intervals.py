@@ -53,10 +53,10 @@ class Schedule:
     def __post_init__(self) -> None:
         if (self.every is None) == (self.cron is None):
             raise InputError(
-                "a schedule is one of --every and --cron", fix="Write --every 1h, or --cron '0 * * * *'"
+                "a schedule is one of every and cron", fix="Write every = '1h', or cron = '0 * * * *'"
             )
         if self.every is not None:
-            every_of(self.every)
+            every_of(self.every, "every")
             if self.timezone != "UTC":
                 raise InputError(
                     f"an interval of {self.every} is counted in UTC, not in {one_line(self.timezone)}",
@@ -67,7 +67,7 @@ class Schedule:
             self._refuse_chance()
             next(self._walls_before(datetime.now(UTC)), None)  # refuses what cannot be read
         if self.delay is not None:
-            every_of(self.delay)
+            every_of(self.delay, "delay")
             if self.every is None:
                 raise InputError(
                     "a delay goes with an interval, not with cron", fix="Write the cron later itself"
@@ -77,7 +77,7 @@ class Schedule:
         """R stands for another number whenever it is read, H for one of a name that Prefect does not give."""
         if CHANCE.search(str(self.cron)):
             raise InputError(
-                f'--cron "{one_line(str(self.cron))}" fires by chance (R, H): its intervals would not last',
+                f'cron "{one_line(str(self.cron))}" fires by chance (R, H): its intervals would not last',
                 fix="Write numbers, such as '17 3 * * *'",
             )
 
@@ -103,7 +103,7 @@ class Schedule:
                 last = sorted({*last, tick})[-2:]
         if len(last) < 2:
             raise InputError(
-                f'--cron "{one_line(str(self.cron))}" did not fire twice before {moment:%Y-%m-%d %H:%M} UTC',
+                f'cron "{one_line(str(self.cron))}" did not fire twice before {moment:%Y-%m-%d %H:%M} UTC',
                 fix="Give a cron expression that repeats",
             )
         return last[0], last[1]
@@ -158,7 +158,7 @@ class Schedule:
             ticks: Any = croniter(self.cron, wall, ret_type=datetime)
         except (CroniterError, ValueError, AttributeError) as error:
             raise InputError(
-                f'--cron "{one_line(str(self.cron))}" is not a schedule: {one_line(str(error))}',
+                f'cron "{one_line(str(self.cron))}" is not a schedule: {one_line(str(error))}',
                 fix="Write five fields, such as '0 * * * *'",
             ) from error
         while True:
@@ -193,18 +193,17 @@ def in_utc(when: datetime) -> str:
     return f"{when:%Y-%m-%d %H:%M:%S}".removesuffix(":00")
 
 
-def every_of(text: str) -> timedelta:
-    """A length of time as typed.
+def every_of(text: str, key: str = "") -> timedelta:
+    """A length of time as typed; `key` is what it was typed for, for the message.
 
     >>> every_of("90m")
     datetime.timedelta(seconds=5400)
     """
     match = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", text.strip())
+    told = f'{key} "{one_line(text)}"'.strip()
     if match is None:
-        raise InputError(
-            f'--every "{one_line(text)}" is not a length of time', fix="Write 30s, 15m, 1h or 1d"
-        )
+        raise InputError(f"{told} is not a length of time", fix="Write 30s, 15m, 1h or 1d")
     length = timedelta(seconds=int(match[1]) * UNITS[match[2]])
     if length > LONGEST:
-        raise InputError(f'--every "{one_line(text)}" is longer than a century', fix="Write a shorter one")
+        raise InputError(f"{told} is longer than a century", fix="Write a shorter one")
     return length

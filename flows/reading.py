@@ -16,7 +16,7 @@ def refuse_drift(result: Mapping[str, Any]) -> None:
         names = ", ".join(one_line(name) for name in found["strong"][:3])
         more = f" and {len(found['strong']) - 3} more" if len(found["strong"]) > 3 else ""
         raise Refused(
-            f"drift is strong in {names}{more} (--on-drift fail). The report is published: {result['folder']}"
+            f"drift is strong in {names}{more} (on drift: fail). The report is published: {result['folder']}"
         )
 
 

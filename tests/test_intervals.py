@@ -125,17 +125,18 @@ def test_a_rare_schedule_finds_its_way_back() -> None:
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        ({}, "one of --every and --cron"),
-        ({"every": "1h", "cron": "0 * * * *"}, "one of --every and --cron"),
+        ({}, "one of every and cron"),
+        ({"every": "1h", "cron": "0 * * * *"}, "one of every and cron"),
         ({"cron": "every hour"}, "not a schedule"),
         ({"cron": "0 * * * *", "timezone": "Mars/Olympus"}, "not a time zone"),
         ({"cron": "0 * * * *", "timezone": "../etc/passwd"}, "not a time zone"),
         ({"every": "1h", "timezone": "Europe/Berlin"}, "counted in UTC"),
         ({"cron": "0 * * * *", "delay": "5m"}, "a delay goes with"),
         *(({"cron": c}, "fires by chance") for c in CHANCE),
-        ({"every": "1h", "delay": "soon"}, "not a length of time"),
-        ({"every": "1h", "delay": "9999999d"}, "longer than a century"),
-        ({"every": "9999999d"}, "longer than a century"),
+        ({"every": "soon"}, '^every "soon" is not a length of time'),
+        ({"every": "1h", "delay": "10min"}, '^delay "10min" is not a length of time'),
+        ({"every": "1h", "delay": "9999999d"}, '^delay "9999999d" is longer than a century'),
+        ({"every": "9999999d"}, '^every "9999999d" is longer than a century'),
     ],
 )
 def test_what_is_no_schedule_is_refused(schedule: dict[str, str], message: str) -> None:

@@ -259,6 +259,16 @@ def test_a_store_that_refuses_is_one_line_without_a_key(
         stores.open_store("s3://bucket/x").read("y")
 
 
+@pytest.mark.parametrize("command", [["reports"], ["ingest"], ["score", "--model", "models:/shop@champion"]])
+def test_a_bucket_that_is_not_there_is_said_to_be_missing(
+    store: stores.Store, in_shop: shop.Shop, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command[0], "s3://nobucket/none", *command[1:]]) == 2
+    assert "s3://nobucket: there is no such bucket. Make it" in capsys.readouterr().err
+    assert main([command[0], store.address("none"), *command[1:]]) == 2
+    assert store.address("none") in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [

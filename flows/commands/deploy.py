@@ -103,6 +103,10 @@ def deploy(
         raise InputError(
             "data is scored by a model", fix="Give --model, or a dataset file that ends in .toml"
         )
+    if (every is None) == (cron is None):
+        raise InputError(
+            "a schedule is one of --every and --cron", fix="Write --every 1h, or --cron '0 * * * *'"
+        )
     parameters: dict[str, Any] = {
         "path": path, "model": model, "output": output, "dataset": dataset, "start": from_, "until": until,
         "fdr": fdr, "alpha": alpha, "top_k": top_k, "workers": workers, "members": members,

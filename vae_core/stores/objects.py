@@ -56,7 +56,10 @@ class Store:
         return "s3://" + "/".join(part for part in (self.bucket, self.root, name) if part)
 
     def list(self, prefix: str = "") -> list[Entry]:
-        """All objects under a folder, sorted by name; none where there is no such folder."""
+        """All objects under a folder, sorted by name; none where there is no such folder.
+
+        Raises InputError where there is no such bucket.
+        """
         from pyarrow import fs
 
         base = "/".join(part for part in (self.bucket, self.root, prefix) if part)
@@ -64,7 +67,22 @@ class Store:
             found = self._files.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=True))
         start = len("/".join(part for part in (self.bucket, self.root) if part)) + 1
         files = [f for f in found if f.type == fs.FileType.File]
+        if not files:
+            self.check_bucket()
         return sorted((Entry(f.path[start:], f.size, f.mtime_ns) for f in files), key=lambda e: e.name)
+
+    def check_bucket(self) -> None:
+        """Raises InputError where there is no such bucket; one that may not be asked about is believed in."""
+        with self._told(""):
+            try:
+                self._client.head_bucket(Bucket=self.bucket)
+            except self._client.exceptions.ClientError as error:
+                if _code(error) in {*NOT_THERE, "NoSuchBucket"}:
+                    raise InputError(
+                        "there is no such bucket",
+                        file=f"s3://{self.bucket}",
+                        fix="Make it, or check its name and AWS_ENDPOINT_URL",
+                    ) from error
 
     def read(self, name: str) -> bytes | None:
         """The content of an object; None where there is none."""
