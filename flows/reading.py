@@ -90,7 +90,8 @@ def diff(
     ours, theirs = (reports.read_report(remote.local_report(path)) for path in (new, old))
     found = comparison.compare(theirs, ours, top_k=top_k)
     if output is not None:
-        comparison.write(found, output)
+        with outputs.written(output, replace=replace) as place:
+            comparison.write(found, place)
     return {
         **{
             name: descriptions.of_report(one.folder, one.manifest)

@@ -54,6 +54,10 @@ def ingest(
     """
     from vae_core import sources, stores
 
+    if store is not None and stores.is_remote(store):
+        raise InputError(
+            "--store takes a folder of this machine, no address", file=store, fix="Name a folder"
+        )
     told = {**(columns or {}), **(types or {})}
     if stores.is_remote(path):
         path = str(stores.fetch(path, home() / "inputs"))

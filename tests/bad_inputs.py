@@ -116,6 +116,12 @@ TYPED = [
     ("a store of another kind", ["score", "ftp://bucket/x", "--model", MODEL], "Write s3://BUCKET/PREFIX"),
     ("a store's address with a key in it", ["score", "s3://key:word@bucket/x", "--model", MODEL], "keys belong into the environment"),
     ("a store's address that climbs", ["score", "s3://bucket/../x", "--model", MODEL], "is no address of a store"),
+    ("generated records in a store of another kind", ["generate", "--model", MODEL, "--n", "3", "--output", "gs://bucket/x.csv"], "Write s3://BUCKET/PREFIX, or a path of this machine"),
+    ("generated records in a bucket without a name", ["generate", "--model", MODEL, "--n", "3", "--output", "s3://bucket.csv"], "is a bucket, not a file in one"),
+    ("scheduled reports in a store of another kind", ["deploy", "sales.csv", "--model", MODEL, "--every", "1h", "--output", "gs://bucket/x"], "Write s3://BUCKET/PREFIX"),
+    ("datasets in a store", ["ingest", "sales.csv", "--store", "s3://bucket/x"], "--store takes a folder of this machine, no address"),
+    ("a dataset file in a store", ["deploy", "s3://bucket/a.toml"], "a dataset file is read from this machine"),
+    ("a backfill by a dataset file in a store", ["backfill", "s3://bucket/a.toml", "--from", "2024-01-01", "--to", "2024-02-01"], "a dataset file is read from this machine"),
     ("a backfill that ends before it begins", ["backfill", "{folder}/a.toml", "--from", "2024-02-01", "--to", "2024-01-01"], "Give a later --until"),
     ("a backfill from before the year 1", ["backfill", "{folder}/a.toml", "--from", "0001-01-01T00:00:00+14:00", "--to", "2024-01-01"], "is no time in UTC"),
     ("a backfill shorter than an interval", ["backfill", "{folder}/a.toml", "--from", "2024-01-01T00:10", "--to", "2024-01-01T00:20"], "no whole interval"),
@@ -162,6 +168,8 @@ DATASET_FILES = [
     ("nobody to tell", 'name = "a"\nsource = "x"\n[score]\n[notify]\n', "one of webhook and webhook_file"),
     ("an occasion that is none", 'name = "a"\nsource = "x"\n[score]\n[notify]\nwebhook = "http://x"\non = ["rain"]', "notify.on"),
     ("generation without a number", 'name = "a"\nsource = "x"\n[generate]\n', 'the key "generate.n" is missing'),
+    ("generation into a store of another kind", 'name = "a"\nsource = "x"\n[generate]\nn = 3\noutput = "gs://b/x.csv"', 'generate.output: there is no way to a store by "gs://"'),
+    ("generation into a bucket without a name", 'name = "a"\nsource = "x"\n[generate]\nn = 3\noutput = "s3://bucket"', "is a bucket, not a file in one"),
     ("a text where a number belongs", 'name = "a"\nsource = "x"\n[score]\nworkers = "many"', "score.workers"),
 ]  # fmt: skip
 

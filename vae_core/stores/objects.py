@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from vae_core.errors import InputError, one_line
 
-__all__ = ["Entry", "Store", "is_remote", "open_store"]
+__all__ = ["Entry", "Store", "is_remote", "open_store", "parted"]
 
 SCHEMES = ("s3",)
 PART = 64 << 20  # bytes of one request; larger objects are sent in parts
@@ -104,33 +104,36 @@ class Store:
                 while chunk := source.read(CHUNK):
                     file.write(chunk)
 
-    def put(self, name: str, data: bytes) -> None:
-        """Write a small object, whatever is there."""
+    def put(self, name: str, content: bytes | Path) -> None:
+        """Write an object, whatever is there."""
         with self._told(name):
-            self._client.put_object(Bucket=self.bucket, Key=self._key(name), Body=data)
+            self._send(name, content)
 
     def put_if_absent(self, name: str, content: bytes | Path) -> bool:
         """Write an object that must not be there yet; False, and nothing written, where it is."""
         with self._told(name):
             try:
-                if isinstance(content, Path) and content.stat().st_size > PART:
-                    self._send_in_parts(name, content)
-                else:
-                    data = content.read_bytes() if isinstance(content, Path) else content
-                    self._client.put_object(
-                        Bucket=self.bucket,
-                        Key=self._key(name),
-                        Body=data,
-                        IfNoneMatch="*",
-                        Metadata={SHA256: hashlib.sha256(data).hexdigest()},
-                    )
+                self._send(name, content, IfNoneMatch="*")
             except self._client.exceptions.ClientError as error:
                 if _code(error) in THERE_ALREADY:
                     return False
                 raise
         return True
 
-    def _send_in_parts(self, name: str, path: Path) -> None:
+    def _send(self, name: str, content: bytes | Path, **condition: str) -> None:
+        if isinstance(content, Path) and content.stat().st_size > PART:
+            self._send_in_parts(name, content, **condition)
+            return
+        data = content.read_bytes() if isinstance(content, Path) else content
+        self._client.put_object(
+            Bucket=self.bucket,
+            Key=self._key(name),
+            Body=data,
+            Metadata={SHA256: hashlib.sha256(data).hexdigest()},
+            **condition,
+        )
+
+    def _send_in_parts(self, name: str, path: Path, **condition: str) -> None:
         """An object appears with its last request; what is sent in vain is taken back."""
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, SHA256).hexdigest()
@@ -144,7 +147,7 @@ class Store:
                     sent = self._client.upload_part(**place, UploadId=upload, PartNumber=number, Body=chunk)
                     parts.append({"PartNumber": number, "ETag": sent["ETag"]})
             self._client.complete_multipart_upload(
-                **place, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
+                **place, UploadId=upload, MultipartUpload={"Parts": parts}, **condition
             )
         except BaseException:
             self._client.abort_multipart_upload(**place, UploadId=upload)
@@ -152,14 +155,23 @@ class Store:
 
     def holds(self, name: str, sha256: str, size: int) -> bool:
         """Whether an object is there that was written with this hash and size."""
+        head = self._head(name) or {}
+        return bool(head.get("ContentLength") == size and head.get("Metadata", {}).get(SHA256) == sha256)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such an object."""
+        return self._head(name) is not None
+
+    def _head(self, name: str) -> dict[str, Any] | None:
+        """What the store says of an object; None where there is none."""
         with self._told(name):
             try:
-                head = self._client.head_object(Bucket=self.bucket, Key=self._key(name))
+                told: dict[str, Any] = self._client.head_object(Bucket=self.bucket, Key=self._key(name))
             except self._client.exceptions.ClientError as error:
                 if _code(error) in NOT_THERE:
-                    return False
+                    return None
                 raise
-        return bool(head["ContentLength"] == size and head.get("Metadata", {}).get(SHA256) == sha256)
+        return told
 
     def delete(self, name: str) -> None:
         """Remove an object; one that is not there is no error."""
@@ -208,7 +220,7 @@ def open_store(address: str) -> Store:
 
     Raises InputError for another scheme, without boto3, or where the environment's settings are none.
     """
-    bucket, root = _parted(address)
+    bucket, root = parted(address)
     try:
         import boto3
         from botocore.config import Config
@@ -232,8 +244,12 @@ def open_store(address: str) -> Store:
     return Store(bucket, root, files, client)
 
 
-def _parted(address: str) -> tuple[str, str]:
-    """Bucket and prefix of an address."""
+def parted(address: str) -> tuple[str, str]:
+    """Bucket and prefix of an address, which need not be there. Raises InputError for another scheme.
+
+    >>> parted("s3://bucket/reports/2024/"), parted("s3://bucket")
+    (('bucket', 'reports/2024'), ('bucket', ''))
+    """
     wrong = InputError(
         f'"{one_line(address)}" is no address of a store',
         fix="Write s3://BUCKET/PREFIX; keys belong into the environment",
