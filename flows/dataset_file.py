@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from flows import outputs
 from flows.intervals import Schedule, every_of
 from flows.registry import check_name
 from vae_core.errors import InputError, one_line
@@ -99,6 +100,12 @@ class Generate(Scheduled):
     missing: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
 
+    @field_validator("output")
+    @classmethod
+    def _writable(cls, value: str) -> str:
+        outputs.check_address(value)
+        return value
+
 
 class Notify(Section):
     """Whom to tell: an address that takes JSON by POST; a secret one is read from `webhook_file`."""
@@ -183,6 +190,10 @@ def is_dataset_file(path: str) -> bool:
 def read(path: str | Path) -> DatasetFile:
     """Read and check a dataset file. Raises InputError: one line with the file, the key and what is wrong."""
     file = Path(path)
+    if "://" in str(path):
+        raise InputError(
+            "a dataset file is read from this machine, from no store", file=path, fix="Copy it here"
+        )
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

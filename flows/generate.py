@@ -1,14 +1,13 @@
 """The flow `generate`: new records from a registered model."""
 
 # No postponed annotations here: Prefect reads the types of a flow's parameters where it loads the flow.
-from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows import synthetic
+from flows import outputs, synthetic
 from flows.dataset_file import Notify
 from flows.intervals import Schedule
 from flows.orchestration import stage, tell_failure
@@ -48,7 +47,7 @@ def generate_flow(
     if every or cron:
         first, _ = Schedule(every, cron, timezone or "UTC", delay).interval(flow_run.scheduled_start_time)
         output = synthetic.of_interval(output, first)
-        if Path(output).exists() and not replace:
+        if outputs.exists(output) and not replace:
             return {"output": output, "published": False}
     chosen = {"mean": mean, "missing": missing, "seed": seed, "data": data, "like": like, "peer": peer}
     return write(resolve(model), n, output, **chosen, replace=replace)

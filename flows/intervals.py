@@ -26,6 +26,8 @@ __all__ = ["EPOCH", "Interval", "Schedule", "every_of", "in_utc"]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 OFFSETS = timedelta(hours=27)  # no two offsets of a zone lie further apart: Samoa once left out a whole day
+CHANCE = re.compile(r"(?:^|[\s,])[rh](?:$|[\s,(/])", re.IGNORECASE)  # croniter's own: R, H(0-30), R/5
+LONGEST = timedelta(days=36_525)  # a century: what lies further off has no date
 FIRST_YEAR = 1971  # a cron expression that has not fired since then will not be looked for any further
 
 Interval = tuple[datetime, datetime]
@@ -51,10 +53,10 @@ class Schedule:
     def __post_init__(self) -> None:
         if (self.every is None) == (self.cron is None):
             raise InputError(
-                "a schedule is one of --every and --cron", fix="Write --every 1h, or --cron '0 * * * *'"
+                "a schedule is one of every and cron", fix="Write every = '1h', or cron = '0 * * * *'"
             )
         if self.every is not None:
-            every_of(self.every)
+            every_of(self.every, "every")
             if self.timezone != "UTC":
                 raise InputError(
                     f"an interval of {self.every} is counted in UTC, not in {one_line(self.timezone)}",
@@ -62,13 +64,22 @@ class Schedule:
                 )
         else:
             self._zone()
+            self._refuse_chance()
             next(self._walls_before(datetime.now(UTC)), None)  # refuses what cannot be read
         if self.delay is not None:
-            every_of(self.delay)
+            every_of(self.delay, "delay")
             if self.every is None:
                 raise InputError(
                     "a delay goes with an interval, not with cron", fix="Write the cron later itself"
                 )
+
+    def _refuse_chance(self) -> None:
+        """R stands for another number whenever it is read, H for one of a name that Prefect does not give."""
+        if CHANCE.search(str(self.cron)):
+            raise InputError(
+                f'cron "{one_line(str(self.cron))}" fires by chance (R, H): its intervals would not last',
+                fix="Write numbers, such as '17 3 * * *'",
+            )
 
     @property
     def lateness(self) -> timedelta:
@@ -92,7 +103,7 @@ class Schedule:
                 last = sorted({*last, tick})[-2:]
         if len(last) < 2:
             raise InputError(
-                f'--cron "{one_line(str(self.cron))}" did not fire twice before {moment:%Y-%m-%d %H:%M} UTC',
+                f'cron "{one_line(str(self.cron))}" did not fire twice before {moment:%Y-%m-%d %H:%M} UTC',
                 fix="Give a cron expression that repeats",
             )
         return last[0], last[1]
@@ -121,7 +132,7 @@ class Schedule:
         found: set[datetime] = set()
         for wall in self._walls_before(until):
             tick = self._instant(wall)
-            if tick < start - OFFSETS:
+            if tick + OFFSETS < start:
                 break
             if start <= tick <= until:
                 found.add(tick)
@@ -140,12 +151,14 @@ class Schedule:
         # Prefect's own copy: the schedule that fires and the interval computed here must never disagree.
         from prefect._vendor.croniter import CroniterBadDateError, CroniterError, croniter
 
+        if moment.year < FIRST_YEAR - 1:
+            return
         wall = moment.astimezone(self._zone()).replace(tzinfo=None) + OFFSETS
         try:
             ticks: Any = croniter(self.cron, wall, ret_type=datetime)
         except (CroniterError, ValueError, AttributeError) as error:
             raise InputError(
-                f'--cron "{one_line(str(self.cron))}" is not a schedule: {one_line(str(error))}',
+                f'cron "{one_line(str(self.cron))}" is not a schedule: {one_line(str(error))}',
                 fix="Write five fields, such as '0 * * * *'",
             ) from error
         while True:
@@ -180,15 +193,17 @@ def in_utc(when: datetime) -> str:
     return f"{when:%Y-%m-%d %H:%M:%S}".removesuffix(":00")
 
 
-def every_of(text: str) -> timedelta:
-    """A length of time as typed.
+def every_of(text: str, key: str = "") -> timedelta:
+    """A length of time as typed; `key` is what it was typed for, for the message.
 
     >>> every_of("90m")
     datetime.timedelta(seconds=5400)
     """
     match = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", text.strip())
+    told = f'{key} "{one_line(text)}"'.strip()
     if match is None:
-        raise InputError(
-            f'--every "{one_line(text)}" is not a length of time', fix="Write 30s, 15m, 1h or 1d"
-        )
-    return timedelta(seconds=int(match[1]) * UNITS[match[2]])
+        raise InputError(f"{told} is not a length of time", fix="Write 30s, 15m, 1h or 1d")
+    length = timedelta(seconds=int(match[1]) * UNITS[match[2]])
+    if length > LONGEST:
+        raise InputError(f"{told} is longer than a century", fix="Write a shorter one")
+    return length

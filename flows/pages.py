@@ -21,17 +21,18 @@ def draw(
 
     found = reports.read_report(remote.local_report(path))
     name = f"{Path(found.manifest['dataset']['name']).name}-{found.folder.name}.html"  # it may come from afar
-    target = Path(output or name.replace("=", "-"))
+    target = output or name.replace("=", "-")
     outputs.check_outside_reports(target)
     before = remote.local_report(since) if since else comparison.previous(found)
     earlier = None if before is None else reports.read_report(before)
     anew = {"hide_values": hide_values, "earlier": earlier, "known": judgements.known(found)}
     text = page.build(found.folder, found.manifest, **anew)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with publishing.whole_file(target) as hidden:
-        hidden.write_text(text, encoding="utf-8")
+    with outputs.written(target, replace=True) as place:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with publishing.whole_file(place) as hidden:
+            hidden.write_text(text, encoding="utf-8")
     return {
         **descriptions.of_report(found.folder, found.manifest, hide_values=hide_values),
-        "page": str(target),
+        "page": target,
         "since": None if earlier is None else str(earlier.folder),
     }

@@ -16,7 +16,7 @@ def refuse_drift(result: Mapping[str, Any]) -> None:
         names = ", ".join(one_line(name) for name in found["strong"][:3])
         more = f" and {len(found['strong']) - 3} more" if len(found["strong"]) > 3 else ""
         raise Refused(
-            f"drift is strong in {names}{more} (--on-drift fail). The report is published: {result['folder']}"
+            f"drift is strong in {names}{more} (on drift: fail). The report is published: {result['folder']}"
         )
 
 
@@ -90,7 +90,8 @@ def diff(
     ours, theirs = (reports.read_report(remote.local_report(path)) for path in (new, old))
     found = comparison.compare(theirs, ours, top_k=top_k)
     if output is not None:
-        comparison.write(found, output)
+        with outputs.written(output, replace=replace) as place:
+            comparison.write(found, place)
     return {
         **{
             name: descriptions.of_report(one.folder, one.manifest)

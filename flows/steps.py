@@ -54,6 +54,10 @@ def ingest(
     """
     from vae_core import sources, stores
 
+    if store is not None and stores.is_remote(store):
+        raise InputError(
+            "--store takes a folder of this machine, no address", file=store, fix="Name a folder"
+        )
     told = {**(columns or {}), **(types or {})}
     if stores.is_remote(path):
         path = str(stores.fetch(path, home() / "inputs"))
@@ -93,11 +97,16 @@ def instant(text: str | None, flag: str) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise InputError(
+            f'{flag} "{one_line(text)}" is no time in UTC: that has the years 1 to 9999',
+            fix="Write 2013-03-01 or 2013-03-01T08:00:00Z",
+        ) from error
     except ValueError as error:
         raise InputError(
             f'{flag} "{one_line(text)}" is not a time', fix="Write 2013-03-01 or 2013-03-01T08:00:00Z"
         ) from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def train(path: str, *, name: str, progress: Any = None, **options: Any) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def write_sample(
         raise InputError(
             "is neither Parquet nor CSV by its name", file=output, fix="End it in .parquet or .csv"
         )
-    outputs.check(target, replace=replace)
+    outputs.check(output, replace=replace)
     if target.suffix.lower() == ".csv" and model.encoding.vectors:
         raise InputError("cannot hold vectors: it is CSV", file=output, fix="End the name in .parquet")
     if peer:
@@ -77,7 +77,8 @@ def write_sample(
         fix = "Name data of the same columns with --data"
         raise InputError("the training data are not where they were, and a TVAE learns from data", fix=fix)
     table = generation.sample(model, n, random_state=seed, mean=mean, missing=missing)
-    _write_whole(table, target)
+    with outputs.written(output, replace=replace) as place:
+        _write_whole(table, place)
     return {
         "model": version.name,
         "model_version": version.version,
@@ -129,9 +130,12 @@ def of_interval(output: str, start: datetime) -> str:
 
     >>> of_interval("out/new.parquet", datetime(2024, 1, 1, tzinfo=UTC))
     'out/new-20240101T000000Z.parquet'
+    >>> of_interval("s3://out/new.parquet", datetime(2024, 1, 1, tzinfo=UTC))
+    's3://out/new-20240101T000000Z.parquet'
     """
     target = Path(output)
-    return str(target.with_name(f"{target.stem}-{start.astimezone(UTC):%Y%m%dT%H%M%SZ}{target.suffix}"))
+    name = f"{target.stem}-{start.astimezone(UTC):%Y%m%dT%H%M%SZ}{target.suffix}"
+    return outputs.with_name(output, name)
 
 
 def training_data(version: ModelVersion, path: str | None) -> Any:

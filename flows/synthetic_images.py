@@ -32,25 +32,30 @@ def write_sample(
         fix = "End it in .npz, or give a folder without an ending"
         raise InputError("is neither an .npz file nor a folder by its name", file=output, fix=fix)
     as_file = target.suffix != ""
-    sheet = target.with_name(f"{target.stem}-{SHEET}") if as_file else target / SHEET
-    for place in (target, sheet):
+    beside = f"{target.stem}-{SHEET}"
+    sheet = outputs.with_name(output, beside) if as_file else f"{output.rstrip('/')}/{SHEET}"
+    for place in (output, sheet):
         outputs.check(place, replace=replace)
     made = generation.sample(model, n, random_state=seed)
-    if as_file:
-        _write_whole(target, lambda path: np.savez_compressed(path, X=made))
-    else:
-        target.mkdir(parents=True, exist_ok=True)
-        for number, image in enumerate(made, start=1):
-            (target / f"{number:06d}.png").write_bytes(pictures.png(image))
     shown = pictures.enlarged(pictures.eight_bits(made[:MOST_SHOWN]), 56)
     rows = [shown[first : first + COLUMNS] for first in range(0, len(shown), COLUMNS)]
-    _write_whole(sheet, lambda path: path.write_bytes(pictures.png(pictures.contact_sheet(rows))))
+    with outputs.written(output, replace=replace) as place:
+        if as_file:
+            _write_whole(place, lambda path: np.savez_compressed(path, X=made))
+        else:
+            place.mkdir(parents=True, exist_ok=True)
+            for number, image in enumerate(made, start=1):
+                (place / f"{number:06d}.png").write_bytes(pictures.png(image))
+        _write_whole(
+            place.with_name(beside) if as_file else place / SHEET,
+            lambda path: path.write_bytes(pictures.png(pictures.contact_sheet(rows))),
+        )
     return {
         "model": version.name,
         "model_version": version.version,
         "n": n,
         "output": output,
-        "contact_sheet": str(sheet),
+        "contact_sheet": sheet,
         "compared_with": str(data.folder) if data is not None else None,
         "distances": [],
         "realism": realism(model, data, made, seed=seed) if data is not None else None,
@@ -64,10 +69,13 @@ def write_nearest(
     target = Path(output)
     if target.suffix.lower() != ".png":
         raise InputError("is no PNG file by its name", file=output, fix="End it in .png")
-    outputs.check(target, replace=replace)
+    if "://" in image:
+        raise InputError("--like takes a file of this machine, no address", file=image, fix="Copy it here")
+    outputs.check(output, replace=replace)
     table, _ = arrays.pixel_table([image], model.encoding.shape)
     nearest = generation.nearest_normal(model, model.encoding.encode(table))[0]
-    _write_whole(target, lambda path: path.write_bytes(pictures.png(nearest)))
+    with outputs.written(output, replace=replace) as place:
+        _write_whole(place, lambda path: path.write_bytes(pictures.png(nearest)))
     told = {"model": version.name, "model_version": version.version, "n": 1, "output": output}
     return told | {"like": image, "compared_with": None, "distances": [], "realism": None}
 

@@ -41,7 +41,11 @@ class RegistryUnavailable(InputError):
 
 def home() -> Path:
     """Where elborank keeps its own things: `.elborank` in the working folder, or ELBORANK_HOME."""
-    return Path(os.environ.get("ELBORANK_HOME", ".elborank")).absolute()
+    place = os.environ.get("ELBORANK_HOME", ".elborank")
+    if "://" in place:
+        fix = "Set it to a folder"
+        raise InputError("ELBORANK_HOME takes a folder of this machine, no address", file=place, fix=fix)
+    return Path(place).absolute()
 
 
 def tracking_uri() -> str:

@@ -287,6 +287,7 @@ def test_score_tells_of_drift_and_fails_on_it_where_asked_with_the_report_publis
     printed = capsys.readouterr()
     result = json.loads(printed.out)
     assert "drift is strong in" in printed.err and "is published" in printed.err
+    assert "(on drift: fail)" in printed.err  # --on-drift here, on_drift in a dataset file
     assert result["published"] is False and result["drift"]["failed"] is True
     assert main(["drift", result["folder"]]) == 0
     assert "(anomaly score)" in capsys.readouterr().out

@@ -16,6 +16,15 @@ ZONES = (
     "Asia/Tehran", "Pacific/Apia", "Antarctica/Troll", "America/Santiago", "Asia/Gaza",
 )  # fmt: skip
 CRONS = ("0 * * * *", "30 2 * * *", "0 6 * * *", "15 1,2,3 * * 0")
+CHANCE = (
+    "R 3 * * *",
+    "5 r * * *",
+    "R(0-30) * * * *",
+    "R/5 * * * *",
+    "5,R * * * *",
+    "0 3 * * R(1-5)",
+    "H * * * *",
+)
 HOUR = timedelta(hours=1)
 
 
@@ -98,6 +107,15 @@ def test_a_delay_moves_the_run_and_not_the_interval() -> None:
     ]
 
 
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Pacific/Apia"])
+def test_a_cron_has_no_interval_before_there_were_clocks_and_all_of_them_since(zone: str) -> None:
+    yearly = Schedule(cron="0 0 1 1 *", timezone=zone)
+    first, second = datetime.min.replace(tzinfo=UTC), datetime(2, 1, 1, tzinfo=UTC)
+    assert not list(yearly.intervals(first, second))
+    found = list(yearly.intervals(first, datetime(2024, 6, 1, tzinfo=UTC)))
+    assert len(found) == 2024 - 1971
+
+
 def test_a_rare_schedule_finds_its_way_back() -> None:
     leap = Schedule(cron="0 0 29 2 *")
     start, end = leap.interval(datetime(2025, 1, 1, tzinfo=UTC))
@@ -107,19 +125,32 @@ def test_a_rare_schedule_finds_its_way_back() -> None:
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        ({}, "one of --every and --cron"),
-        ({"every": "1h", "cron": "0 * * * *"}, "one of --every and --cron"),
+        ({}, "one of every and cron"),
+        ({"every": "1h", "cron": "0 * * * *"}, "one of every and cron"),
         ({"cron": "every hour"}, "not a schedule"),
         ({"cron": "0 * * * *", "timezone": "Mars/Olympus"}, "not a time zone"),
         ({"cron": "0 * * * *", "timezone": "../etc/passwd"}, "not a time zone"),
         ({"every": "1h", "timezone": "Europe/Berlin"}, "counted in UTC"),
         ({"cron": "0 * * * *", "delay": "5m"}, "a delay goes with"),
-        ({"every": "1h", "delay": "soon"}, "not a length of time"),
+        *(({"cron": c}, "fires by chance") for c in CHANCE),
+        ({"every": "soon"}, '^every "soon" is not a length of time'),
+        ({"every": "1h", "delay": "10min"}, '^delay "10min" is not a length of time'),
+        ({"every": "1h", "delay": "9999999d"}, '^delay "9999999d" is longer than a century'),
+        ({"every": "9999999d"}, '^every "9999999d" is longer than a century'),
     ],
 )
 def test_what_is_no_schedule_is_refused(schedule: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Schedule(**schedule)
+
+
+@pytest.mark.parametrize("cron", ["@hourly", "0 3 * MAR,APR thu", "0 0 * * FRI", "0 0 1 MAR *"])
+def test_a_word_of_cron_that_has_an_r_or_an_h_is_no_chance(cron: str) -> None:
+    from prefect.schedules import Cron
+
+    now = datetime(2024, 6, 1, tzinfo=UTC)
+    assert Schedule(cron=cron).interval(now) == Schedule(cron=cron).interval(now)
+    assert Cron(cron).cron == cron  # Prefect takes it too
 
 
 def test_a_day_that_never_comes_is_refused_when_it_is_asked_for() -> None:

@@ -28,6 +28,15 @@ def test_nothing_is_written_into_a_published_report(
     publishing.verify(Path(folder))
 
 
+def test_our_own_folder_is_no_address(
+    in_shop: shop.Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ELBORANK_HOME", "s3://bucket/home")
+    told = complaint(capsys, 2, "ingest", "sales.csv")
+    assert "s3://bucket/home: ELBORANK_HOME takes a folder of this machine, no address" in told
+    assert not Path("s3:").exists()
+
+
 @pytest.mark.parametrize("command", ["report", "explain", "page"])
 def test_hidden_values_are_hidden_in_json_too(
     in_shop: shop.Shop, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.dataset as ds
 import pytest
@@ -96,6 +97,8 @@ def test_an_object_is_written_once_however_many_try(
     for thread in threads:
         thread.join()
     assert store.read("small") == str(won[0]).encode() and len(won) == 1
+    store.put("large", b"small")
+    store.put("large", tmp_path / "large")  # in parts too, whatever is there
     store.get("large", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == (tmp_path / "large").read_bytes()
     assert store.read("nothing") is None
@@ -242,7 +245,15 @@ def test_scoring_from_a_store_into_a_store_gives_the_local_report(
 
 
 @pytest.mark.parametrize(
-    "address", ["ftp://bucket/x", "s3://", "s3://key:secret@bucket/x", "s3://bucket/../x", "s3://bucket/a//b"]
+    "address",
+    [
+        "ftp://bucket/x",
+        "s3://",
+        "s3://key:secret@bucket/x",
+        "s3://bucket/../x",
+        "s3://bucket/a//b",
+        "s3://[x/y",
+    ],
 )
 def test_what_is_no_address_of_a_store_is_refused(address: str) -> None:
     with pytest.raises(InputError):
@@ -258,3 +269,114 @@ def test_a_store_that_refuses_is_one_line_without_a_key(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(InputError, match="cannot be used"):
         stores.open_store("s3://bucket/x").read("y")
+
+
+@pytest.fixture
+def report(in_shop: shop.Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Two reports of the shop's last week: the second one of its last days."""
+    command = [*shop.SCORE, "--output", str(tmp_path / "reports"), "--json"]
+    folders = []
+    for start in (shop.TRAINED_UNTIL, "2024-01-28"):
+        assert main([*command, "--from", start]) == 0
+        folders.append(json.loads(capsys.readouterr().out)["folder"])
+    return folders
+
+
+GENERATE = ["generate", "--model", "models:/shop@champion", "--n", "40", "--output"]
+
+
+@pytest.mark.parametrize("name", ["new.parquet", "deep/new.csv", "diff.parquet", "deep/page.html"])
+def test_a_file_that_a_command_writes_is_in_the_store_what_it_is_on_disk(
+    store: stores.Store, report: list[str], name: str, tmp_path: Path
+) -> None:
+    commands = {
+        "new": GENERATE,
+        "dif": ["diff", *report, "--output"],
+        "pag": ["report", report[0], "--html", "--output"],
+    }
+    command = commands[Path(name).name[:3]]
+    before = set(Path().iterdir())
+    assert main([*command, str(tmp_path / name)]) == main([*command, store.address(name)]) == 0
+    assert name in names(store) and store.read(name) == (tmp_path / name).read_bytes()
+    assert set(Path().iterdir()) == before, "a folder was named after the address"
+    assert not list(Path(".elborank/scratch").iterdir())
+    if not name.endswith("html"):  # a page is drawn anew
+        store.put(name, b"precious")
+        assert main([*command, store.address(name)]) == 3 and store.read(name) == b"precious"
+        assert main([*command, store.address(name), "--replace"]) == 0
+        assert store.read(name) == (tmp_path / name).read_bytes()
+
+
+def test_nothing_is_written_into_a_published_report_in_a_store(
+    store: stores.Store, in_shop: shop.Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stores.publish(put(tmp_path, RUN, "one"), store, PLACE)
+    before = names(store)
+    for name in ("new.parquet", "deep/new.parquet", "report.parquet"):
+        assert main([*GENERATE, store.address(f"{PLACE}/{name}"), "--replace"]) == 2
+        assert f"{store.address(PLACE)}: is published, and never written to" in capsys.readouterr().err
+    assert names(store) == before
+
+
+def test_images_and_their_contact_sheet_go_to_a_store(
+    store: stores.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8))
+    assert main(["train", "x.npy", "--name", "noise", "--steps", "20"]) == 0
+    capsys.readouterr()
+    command = ["generate", "--model", "models:/noise@champion", "--n", "2", "--json", "--output"]
+    for output, sheet in (("made", "made/contact_sheet.png"), ("more.npz", "more-contact_sheet.png")):
+        assert main([*command, store.address(output)]) == 0
+        assert json.loads(capsys.readouterr().out)["contact_sheet"] == store.address(sheet)
+    pictures = ["made/000001.png", "made/000002.png", "made/contact_sheet.png"]
+    assert names(store) == [*pictures, "more-contact_sheet.png", "more.npz"]
+    assert main([*command, store.address("made")]) == 3
+    assert main([*command, "like.png", "--like", store.address("made/000001.png")]) == 2
+    assert "--like takes a file of this machine, no address" in capsys.readouterr().err
+
+
+def test_a_scheduled_generation_gives_each_interval_its_file_in_the_store(
+    store: stores.Store, in_shop: shop.Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import generate, registry, synthetic
+
+    monkeypatch.setattr(generate, "resolve", registry.resolve)  # without a server
+    monkeypatch.setattr(generate, "write", synthetic.write_sample)
+    due = {"model": "models:/shop@champion", "n": 3, "output": store.address("new.parquet"), "every": "3650d"}
+    made = generate.generate_flow.fn(**due)["output"]
+    assert made.startswith(store.address("new-20")) and [made] == [
+        store.address(name) for name in names(store)
+    ]
+    assert generate.generate_flow.fn(**due) == {"output": made, "published": False}
+
+
+@pytest.mark.parametrize("command", [["reports"], ["ingest"], ["score", "--model", "models:/shop@champion"]])
+def test_a_bucket_that_is_not_there_is_said_to_be_missing(
+    store: stores.Store, in_shop: shop.Shop, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command[0], "s3://nobucket/none", *command[1:]]) == 2
+    assert "s3://nobucket: there is no such bucket. Make it" in capsys.readouterr().err
+    assert main([command[0], store.address("none"), *command[1:]]) == 2
+    assert store.address("none") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("AWS_ENDPOINT_URL", "127.0.0.1:9329", 'AWS_ENDPOINT_URL "127.0.0.1:9329" is no address of a server'),
+        ("AWS_ENDPOINT_URL_S3", "http://store:port", 'AWS_ENDPOINT_URL_S3 "http://store:port" is no address'),
+        ("AWS_ENDPOINT_URL", "me:word@store", 'AWS_ENDPOINT_URL "store" is no address'),
+        ("AWS_PROFILE", "nothere", "The config profile (nothere) could not be found. Check AWS_ENDPOINT_URL"),
+        ("AWS_DEFAULT_REGION", "bad region", "Provided region_name 'bad region' doesn't match"),
+        ("AWS_ENDPOINT_URL", "http://a b:90", "Invalid endpoint"),
+    ],
+)
+def test_a_wrong_setting_of_the_store_is_one_line_that_names_it(
+    name: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv(name, value)
+    assert main(["reports", "s3://bucket/x/alpha"]) == 2
+    said = capsys.readouterr().err
+    assert told in said and said.count("\n") == 1 and "word" not in said

@@ -103,6 +103,7 @@ def deploy(
         raise InputError(
             "data is scored by a model", fix="Give --model, or a dataset file that ends in .toml"
         )
+    _check_typed(path, output, every, cron)
     parameters: dict[str, Any] = {
         "path": path, "model": model, "output": output, "dataset": dataset, "start": from_, "until": until,
         "fdr": fdr, "alpha": alpha, "top_k": top_k, "workers": workers, "members": members,
@@ -116,6 +117,19 @@ def deploy(
         cron=cron,
         announce=lambda result: terminal.show(result, json, terminal.deployed),
     )
+
+
+def _check_typed(path: str, output: str, every: str | None, cron: str | None) -> None:
+    """Refuse now what would else be refused in the first run."""
+    from vae_core import stores
+
+    if (every is None) == (cron is None):
+        raise InputError(
+            "a schedule is one of --every and --cron", fix="Write --every 1h, or --cron '0 * * * *'"
+        )
+    for place in (path, output):
+        if stores.is_remote(place):
+            stores.parted(place)
 
 
 @app.command(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 
 from vae_core.errors import InputError, one_line
 
-__all__ = ["Entry", "Store", "is_remote", "open_store"]
+__all__ = ["Entry", "Store", "is_remote", "open_store", "parted"]
 
 SCHEMES = ("s3",)
 PART = 64 << 20  # bytes of one request; larger objects are sent in parts
 CHUNK = 8 << 20  # bytes read at once
 NOT_THERE = {"NoSuchKey", "404", "NotFound"}
 THERE_ALREADY = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+SETTINGS = "AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 SHA256 = "sha256"  # metadata of the objects that we write
 
 
@@ -55,7 +56,10 @@ class Store:
         return "s3://" + "/".join(part for part in (self.bucket, self.root, name) if part)
 
     def list(self, prefix: str = "") -> list[Entry]:
-        """All objects under a folder, sorted by name; none where there is no such folder."""
+        """All objects under a folder, sorted by name; none where there is no such folder.
+
+        Raises InputError where there is no such bucket.
+        """
         from pyarrow import fs
 
         base = "/".join(part for part in (self.bucket, self.root, prefix) if part)
@@ -63,7 +67,22 @@ class Store:
             found = self._files.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=True))
         start = len("/".join(part for part in (self.bucket, self.root) if part)) + 1
         files = [f for f in found if f.type == fs.FileType.File]
+        if not files:
+            self.check_bucket()
         return sorted((Entry(f.path[start:], f.size, f.mtime_ns) for f in files), key=lambda e: e.name)
+
+    def check_bucket(self) -> None:
+        """Raises InputError where there is no such bucket; one that may not be asked about is believed in."""
+        with self._told(""):
+            try:
+                self._client.head_bucket(Bucket=self.bucket)
+            except self._client.exceptions.ClientError as error:
+                if _code(error) in {*NOT_THERE, "NoSuchBucket"}:
+                    raise InputError(
+                        "there is no such bucket",
+                        file=f"s3://{self.bucket}",
+                        fix="Make it, or check its name and AWS_ENDPOINT_URL",
+                    ) from error
 
     def read(self, name: str) -> bytes | None:
         """The content of an object; None where there is none."""
@@ -85,33 +104,36 @@ class Store:
                 while chunk := source.read(CHUNK):
                     file.write(chunk)
 
-    def put(self, name: str, data: bytes) -> None:
-        """Write a small object, whatever is there."""
+    def put(self, name: str, content: bytes | Path) -> None:
+        """Write an object, whatever is there."""
         with self._told(name):
-            self._client.put_object(Bucket=self.bucket, Key=self._key(name), Body=data)
+            self._send(name, content)
 
     def put_if_absent(self, name: str, content: bytes | Path) -> bool:
         """Write an object that must not be there yet; False, and nothing written, where it is."""
         with self._told(name):
             try:
-                if isinstance(content, Path) and content.stat().st_size > PART:
-                    self._send_in_parts(name, content)
-                else:
-                    data = content.read_bytes() if isinstance(content, Path) else content
-                    self._client.put_object(
-                        Bucket=self.bucket,
-                        Key=self._key(name),
-                        Body=data,
-                        IfNoneMatch="*",
-                        Metadata={SHA256: hashlib.sha256(data).hexdigest()},
-                    )
+                self._send(name, content, IfNoneMatch="*")
             except self._client.exceptions.ClientError as error:
                 if _code(error) in THERE_ALREADY:
                     return False
                 raise
         return True
 
-    def _send_in_parts(self, name: str, path: Path) -> None:
+    def _send(self, name: str, content: bytes | Path, **condition: str) -> None:
+        if isinstance(content, Path) and content.stat().st_size > PART:
+            self._send_in_parts(name, content, **condition)
+            return
+        data = content.read_bytes() if isinstance(content, Path) else content
+        self._client.put_object(
+            Bucket=self.bucket,
+            Key=self._key(name),
+            Body=data,
+            Metadata={SHA256: hashlib.sha256(data).hexdigest()},
+            **condition,
+        )
+
+    def _send_in_parts(self, name: str, path: Path, **condition: str) -> None:
         """An object appears with its last request; what is sent in vain is taken back."""
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, SHA256).hexdigest()
@@ -125,7 +147,7 @@ class Store:
                     sent = self._client.upload_part(**place, UploadId=upload, PartNumber=number, Body=chunk)
                     parts.append({"PartNumber": number, "ETag": sent["ETag"]})
             self._client.complete_multipart_upload(
-                **place, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
+                **place, UploadId=upload, MultipartUpload={"Parts": parts}, **condition
             )
         except BaseException:
             self._client.abort_multipart_upload(**place, UploadId=upload)
@@ -133,14 +155,23 @@ class Store:
 
     def holds(self, name: str, sha256: str, size: int) -> bool:
         """Whether an object is there that was written with this hash and size."""
+        head = self._head(name) or {}
+        return bool(head.get("ContentLength") == size and head.get("Metadata", {}).get(SHA256) == sha256)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such an object."""
+        return self._head(name) is not None
+
+    def _head(self, name: str) -> dict[str, Any] | None:
+        """What the store says of an object; None where there is none."""
         with self._told(name):
             try:
-                head = self._client.head_object(Bucket=self.bucket, Key=self._key(name))
+                told: dict[str, Any] = self._client.head_object(Bucket=self.bucket, Key=self._key(name))
             except self._client.exceptions.ClientError as error:
                 if _code(error) in NOT_THERE:
-                    return False
+                    return None
                 raise
-        return bool(head["ContentLength"] == size and head.get("Metadata", {}).get(SHA256) == sha256)
+        return told
 
     def delete(self, name: str) -> None:
         """Remove an object; one that is not there is no error."""
@@ -150,34 +181,34 @@ class Store:
     def _key(self, name: str) -> str:
         return "/".join(part for part in (self.root, name) if part)
 
-    @contextmanager
-    def _told(self, name: str) -> Iterator[None]:
-        """A store that refuses or cannot be reached, as one line."""
-        from botocore.exceptions import BotoCoreError, ClientError
+    def _told(self, name: str) -> AbstractContextManager[None]:
+        return _told(self.address(name))
 
-        try:
-            yield
-        except ClientError as error:
-            if _code(error) in THERE_ALREADY | NOT_THERE:
-                raise
-            problem = f"the store said: {one_line(str(error.response.get('Error', {}).get('Message', '')))}"
-            raise InputError(
-                f"{problem} ({_code(error)})",
-                file=self.address(name),
-                fix="Check the bucket, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL",
-            ) from error
-        except BotoCoreError as error:
-            raise InputError(
-                f"the store cannot be used: {one_line(str(error))}",
-                file=self.address(name),
-                fix="Check AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-            ) from error
-        except OSError as error:
-            if error.filename is not None:  # of a local file
-                raise
-            raise InputError(
-                f"the store cannot be read: {one_line(str(error))[:300]}", file=self.address(name)
-            ) from error
+
+@contextmanager
+def _told(address: str) -> Iterator[None]:
+    """A store that refuses or cannot be reached, or that the environment names wrongly, as one line."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        if _code(error) in THERE_ALREADY | NOT_THERE:
+            raise
+        problem = f"the store said: {one_line(str(error.response.get('Error', {}).get('Message', '')))}"
+        raise InputError(
+            f"{problem} ({_code(error)})",
+            file=address,
+            fix="Check the bucket, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL",
+        ) from error
+    except BotoCoreError as error:
+        raise InputError(
+            f"the store cannot be used: {one_line(str(error))}", file=address, fix=f"Check {SETTINGS}"
+        ) from error
+    except OSError as error:
+        if error.filename is not None:  # of a local file
+            raise
+        raise InputError(f"the store cannot be read: {one_line(str(error))[:300]}", file=address) from error
 
 
 def _code(error: Any) -> str:
@@ -185,20 +216,11 @@ def _code(error: Any) -> str:
 
 
 def open_store(address: str) -> Store:
-    """The store that `s3://bucket/prefix` means. Raises InputError for another scheme, or without boto3."""
-    parts = urlsplit(address)
-    if parts.scheme not in SCHEMES:
-        raise InputError(
-            f'there is no way to a store by "{one_line(parts.scheme)}://"', fix="Write s3://BUCKET/PREFIX"
-        )
-    if not parts.netloc or parts.query or parts.fragment or "@" in parts.netloc:
-        raise InputError(
-            f'"{one_line(address)}" is no address of a store',
-            fix="Write s3://BUCKET/PREFIX; keys belong into the environment",
-        )
-    root = parts.path.strip("/")
-    if any(part in ("", ".", "..") for part in root.split("/") if root):
-        raise InputError(f'"{one_line(address)}" is no address of a store', fix="Write s3://BUCKET/PREFIX")
+    """The store that `s3://bucket/prefix` means.
+
+    Raises InputError for another scheme, without boto3, or where the environment's settings are none.
+    """
+    bucket, root = parted(address)
     try:
         import boto3
         from botocore.config import Config
@@ -209,12 +231,58 @@ def open_store(address: str) -> Store:
     from pyarrow import fs
 
     config = Config(connect_timeout=10, read_timeout=60, retries={"max_attempts": 4, "mode": "standard"})
-    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "")
-    chosen = {"endpoint_override": endpoint.netloc, "scheme": endpoint.scheme} if endpoint.netloc else {}
-    files = fs.S3FileSystem(request_timeout=60, connect_timeout=10, **chosen)
-    return Store(parts.netloc, root, files, _client(boto3, config))
+    endpoint = _endpoint()
+    with _told(address):
+        try:
+            files = fs.S3FileSystem(request_timeout=60, connect_timeout=10, **endpoint)
+            # A client of its own session: the module's default session is not safe among threads.
+            client = boto3.session.Session().client("s3", config=config)
+        except ValueError as error:
+            raise InputError(
+                f"the store cannot be used: {one_line(str(error))}", file=address, fix=f"Check {SETTINGS}"
+            ) from error
+    return Store(bucket, root, files, client)
 
 
-def _client(boto3: Any, config: Any) -> Any:
-    """A client of its own session: the module's default session is not safe among threads."""
-    return boto3.session.Session().client("s3", config=config)
+def parted(address: str) -> tuple[str, str]:
+    """Bucket and prefix of an address, which need not be there. Raises InputError for another scheme.
+
+    >>> parted("s3://bucket/reports/2024/"), parted("s3://bucket")
+    (('bucket', 'reports/2024'), ('bucket', ''))
+    """
+    wrong = InputError(
+        f'"{one_line(address)}" is no address of a store',
+        fix="Write s3://BUCKET/PREFIX; keys belong into the environment",
+    )
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise wrong from error
+    if parts.scheme not in SCHEMES:
+        raise InputError(
+            f'there is no way to a store by "{one_line(parts.scheme)}://"',
+            fix="Write s3://BUCKET/PREFIX, or a path of this machine",
+        )
+    root = parts.path.strip("/")
+    climbs = any(part in ("", ".", "..") for part in root.split("/") if root)
+    if not parts.netloc or parts.query or parts.fragment or "@" in parts.netloc or climbs:
+        raise wrong
+    return parts.netloc, root
+
+
+def _endpoint() -> dict[str, str]:
+    """The address of a store other than Amazon's, as pyarrow takes it."""
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if text := os.environ.get(name):
+            try:
+                parts = urlsplit(text)
+                good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            except ValueError:  # such as a port that is no number
+                good = False
+            if not good:
+                told = one_line(text.rpartition("@")[2])  # never a password
+                raise InputError(
+                    f'{name} "{told}" is no address of a server', fix="Write http://HOST:PORT or https://HOST"
+                )
+            return {"endpoint_override": parts.netloc, "scheme": parts.scheme}
+    return {}
