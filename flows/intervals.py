@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from vae_core.errors import InputError, one_line
 
-__all__ = ["EPOCH", "Interval", "Schedule", "every_of", "in_utc"]
+__all__ = ["EPOCH", "Interval", "Schedule", "end_of", "every_of", "in_utc", "instant"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -207,3 +207,32 @@ def every_of(text: str, key: str = "") -> timedelta:
     if length > LONGEST:
         raise InputError(f"{told} is longer than a century", fix="Write a shorter one")
     return length
+
+
+def instant(text: str | None, flag: str) -> datetime | None:
+    """A time given on the command line, as UTC; without an offset it is UTC.
+
+    >>> instant("2013-03-01", "--from").isoformat()
+    '2013-03-01T00:00:00+00:00'
+    """
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise InputError(
+            f'{flag} "{one_line(text)}" is no time in UTC: that has the years 1 to 9999',
+            fix="Write 2013-03-01 or 2013-03-01T08:00:00Z",
+        ) from error
+    except ValueError as error:
+        raise InputError(
+            f'{flag} "{one_line(text)}" is not a time', fix="Write 2013-03-01 or 2013-03-01T08:00:00Z"
+        ) from error
+
+
+def end_of(as_of: str | None, start: str | None, until: str | None) -> str | None:
+    """The end of the interval that a report stands for, where it holds the interval's records alone."""
+    if as_of is None or start is None or instant(as_of, "--as-of") != instant(start, "--from"):
+        return None
+    return until

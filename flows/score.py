@@ -10,7 +10,7 @@ from pydantic import Field
 from flows import datasets, last_known, namesakes, notifications, reading, registry, scheduled, steps
 from flows.dataset_file import Notify
 from flows.ingest import read
-from flows.intervals import Schedule
+from flows.intervals import Schedule, end_of
 from flows.orchestration import log_units, network_stage, publish_report, stage, tell_failure, warn
 from flows.standing import Standing
 
@@ -104,7 +104,7 @@ def score_flow(
     options = {
         "output": output,
         "as_of": as_of,
-        "interval_end": steps.end_of(as_of, start, until),
+        "interval_end": end_of(as_of, start, until),
         "decision": decision,
         "replace": replace,
         "workers": workers,

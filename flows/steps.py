@@ -11,11 +11,11 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from flows import collector, datasets, descriptions, judgements, last_known, namesakes, registry, together
+from flows.intervals import end_of, instant
 from flows.registry import ModelVersion, home
 from flows.scratch import scratch, sweep
 from vae_core import engines
@@ -85,28 +85,6 @@ def ingest(
         allow_empty=allow_empty,
         progress=progress,
     )
-
-
-def instant(text: str | None, flag: str) -> datetime | None:
-    """A time given on the command line, as UTC; without an offset it is UTC.
-
-    >>> instant("2013-03-01", "--from").isoformat()
-    '2013-03-01T00:00:00+00:00'
-    """
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except OverflowError as error:
-        raise InputError(
-            f'{flag} "{one_line(text)}" is no time in UTC: that has the years 1 to 9999',
-            fix="Write 2013-03-01 or 2013-03-01T08:00:00Z",
-        ) from error
-    except ValueError as error:
-        raise InputError(
-            f'{flag} "{one_line(text)}" is not a time', fix="Write 2013-03-01 or 2013-03-01T08:00:00Z"
-        ) from error
 
 
 def train(path: str, *, name: str, progress: Any = None, **options: Any) -> dict[str, Any]:
@@ -306,13 +284,6 @@ def score(path: str, *, model: str, progress: Any = None, **options: Any) -> dic
     ranking["origin"] = namesakes.origin(path, options.get("dataset"))
     result = rank(version, data, **ranking, decision=decision, progress=progress)
     return result | {"warnings": warnings + result["warnings"]}
-
-
-def end_of(as_of: str | None, start: str | None, until: str | None) -> str | None:
-    """The end of the interval that a report stands for, where it holds the interval's records alone."""
-    if as_of is None or start is None or instant(as_of, "--as-of") != instant(start, "--from"):
-        return None
-    return until
 
 
 def as_the_model_reads(version: ModelVersion, images: Mapping[str, Any] | None = None) -> dict[str, Any]:

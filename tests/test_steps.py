@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import ks_2samp
 
 from flows import registry, steps, synthetic
+from flows.intervals import instant
 from tests import shop
 from vae_core import storage
 
@@ -100,4 +101,4 @@ def test_linear_records_resemble_the_data_in_units_types_and_categories(in_shop:
 
 
 def test_a_time_without_a_zone_is_utc_and_one_with_a_zone_is_converted() -> None:
-    assert steps.instant("2024-01-01", "--from") == steps.instant("2024-01-01T01:00:00+01:00", "--from")
+    assert instant("2024-01-01", "--from") == instant("2024-01-01T01:00:00+01:00", "--from")

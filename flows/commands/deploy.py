@@ -150,9 +150,10 @@ def backfill(
 ) -> None:
     """Score every whole interval of a schedule between two times that has no report yet."""
     from flows import dataset_file, scheduled, steps
+    from flows.intervals import instant
 
     chosen = dataset_file.read(file)
-    start, end = steps.instant(from_, "--from"), steps.instant(until, "--until")
+    start, end = instant(from_, "--from"), instant(until, "--until")
     assert start is not None and end is not None
     if as_flow(prefect):
         from flows import orchestration
