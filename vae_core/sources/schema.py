@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vae_core.arrow import TYPES, vector_type, vector_width
 from vae_core.errors import InputError, columns_here, nearest
-from vae_core.sources.cells import convertible, natural
+from vae_core.sources.cells import convertible, natural, typed
 from vae_core.sources.csv_reader import CsvReader
 from vae_core.sources.inference import Evidence
 from vae_core.sources.parquet_reader import PANDAS_INDEX, ParquetReader
@@ -17,6 +18,7 @@ from vae_core.sources.records import EMPTY_ONLY
 from vae_core.sources.vectors import most_common_length
 
 Reader = CsvReader | ParquetReader
+EXACT = 2**53  # below it a double holds every whole number
 SPOKEN = {
     "double": "numbers",
     "int64": "whole numbers",
@@ -131,6 +133,34 @@ def found_types(
         return {}
     csv = [reader for reader in readers if isinstance(reader, CsvReader)]
     return _inferred(csv, names, ids, nulls) if csv else {name: _agreed(readers, name) for name in names}
+
+
+def key_types(readers: Sequence[Reader], trained: Mapping[str, str]) -> dict[str, str]:
+    """The types of key columns that are no features of a model: those of training (`trained`) where every key
+    stays as it stands, else those that the files have. No record is refused or merged for its key's type."""
+    texts = []
+    for name, wanted in trained.items():
+        kinds = [reader.types[name] for reader in readers]
+        mixed = {natural(kind) for kind in kinds} >= {"int64", "string"}
+        if (wanted == "string" or mixed) and all(convertible(kind, "string") for kind in kinds):
+            texts.append(name)
+    rest = [name for name in trained if name not in texts]
+    found = dict.fromkeys(texts, "string") | found_types(readers, rest, rest, EMPTY_ONLY)
+    for name in rest:
+        if {found[name], trained[name]} == {"int64", "double"} and _are_whole(readers, name):
+            found[name] = trained[name]
+    return found
+
+
+def _are_whole(readers: Sequence[Reader], name: str) -> bool:
+    """Whether all cells of a column of numbers are whole numbers that a double holds exactly."""
+    for reader in readers:
+        for block in reader.blocks([name]):
+            numbers = typed(block.table.column(0), "int64", EMPTY_ONLY)
+            sizes = pc.abs(numbers.values.cast(pa.float64(), safe=False))
+            if numbers.faults or (pc.max(sizes).as_py() or 0) >= EXACT:
+                return False
+    return True
 
 
 def _agreed(readers: Sequence[Reader], name: str) -> str:
