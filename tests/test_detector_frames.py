@@ -106,6 +106,20 @@ def test_values_that_do_not_fit_into_a_narrow_type_stay_what_they_are() -> None:
     assert (inside == drawn[:1][list(inside)]).all(axis=None)
 
 
+def test_unsigned_numbers_beyond_64_bits_with_a_sign_are_text_or_one_clear_error() -> None:
+    x = frame()
+    hashes = np.random.default_rng(0).integers(2**62, 2**64, len(x), dtype="uint64")
+    ids = quick().fit(x.assign(hash=hashes))
+    assert ids.model_.encoding.columns["hash"] == "string"
+    assert np.isfinite(ids.score_samples(x.assign(hash=np.uint64(7)))).all()
+    two = x.assign(hash=np.where(hashes > 2**63, np.uint64(2**63), np.uint64(2**64 - 1)))
+    made = quick(kinds={"hash": "category"}).fit(two).sample(20)["hash"]
+    assert made.dtype == np.uint64 and made.isin(two["hash"]).all()
+    hashes[:], hashes[3] = 5, 2**63
+    with pytest.raises(ValueError, match=r"'hash'.* row 3: 9223372036854775808 is beyond the .* text$"):
+        quick().fit(x.assign(hash=hashes))
+
+
 def test_kinds_take_the_names_that_the_frame_has() -> None:
     x = pd.DataFrame(np.round(numbers() * 5))
     assert quick(kinds={0: "real"}).fit(x).model_.encoding.kinds["0"] == "real"

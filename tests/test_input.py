@@ -154,6 +154,13 @@ CASES: dict[str, Case] = {
         csv("a\n9007199254740993\n"), lambda rows: rows["a"].tolist() == [2**53 + 1]
     ),
     "a whole number beyond 64 bits": case(csv("a,b\n9223372036854775808,0\n" + NUMBERS)),
+    "unsigned numbers of a Parquet file, many of them beyond 64 bits with a sign": case(
+        {"a.parquet": parquet(x=pa.array([7, 2**63, 2**64 - 1], pa.uint64()))},
+        lambda rows: rows["x"].tolist() == ["7", "9223372036854775808", "18446744073709551615"],
+    ),
+    "unsigned numbers of a Parquet file, a few of them beyond": case(
+        {"a.parquet": parquet(x=pa.array([2**63, *range(30)], pa.uint64()))}
+    ),
     "a byte-order mark of UTF-8": case(
         {"a.csv": b"\xef\xbb\xbfa\n1\n"}, lambda rows: rows.columns[-1] == "a"
     ),

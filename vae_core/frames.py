@@ -14,6 +14,8 @@ from pandas.api.types import is_bool_dtype, is_float_dtype, is_numeric_dtype
 from vae_core.arrow import arrow_type, texts, type_name, vector_width
 from vae_core.scoring import FittedModel
 from vae_core.sources.blocks import OF_REPORTS
+from vae_core.sources.cells import BEYOND
+from vae_core.sources.inference import SHARE
 from vae_core.sources.vectors import are_vectors, most_common_length, vector_cells
 
 __all__ = ["as_table", "by_name", "category_texts", "declared_categories", "like_training", "with_dtypes"]
@@ -48,6 +50,8 @@ def _as_array(series: pd.Series, name: str) -> pa.Array:
             array = pc.cast(array, pa.float64())
         elif pa.types.is_date(array.type):
             array = pc.cast(array, pa.timestamp("us"))
+        elif pa.types.is_uint64(array.type):
+            array = _unsigned(array)
         if not are_vectors(array.type):
             exact = not pa.types.is_timestamp(array.type)  # finer than a microsecond is rounded off
             array = pc.cast(array, arrow_type(type_name(array.type)), safe=exact)
@@ -59,6 +63,21 @@ def _as_array(series: pd.Series, name: str) -> pa.Array:
         return _as_vectors(array, name)
     if pa.types.is_floating(array.type) and pc.any(pc.is_inf(array)).as_py():
         raise ValueError(f"Input X contains infinity in column {name!r}: drop those records or mend them.")
+    return array
+
+
+def _unsigned(array: pa.Array) -> pa.Array:
+    """Whole numbers without a sign; text where more than a few are beyond int64, as of a file: they are ids.
+
+    Raises ValueError where it is a few.
+    """
+    beyond = pc.fill_null(pc.greater(array, pa.scalar(2**63 - 1, pa.uint64())), False)
+    count = pc.sum(beyond).as_py() or 0
+    if count > (1 - SHARE) * (len(array) - array.null_count):
+        return texts(array)
+    if count:
+        row = pc.index(beyond, True).as_py()
+        raise ValueError(f"row {row}: {array[row]} {BEYOND}; drop this record, or make the column text")
     return array
 
 
@@ -156,7 +175,7 @@ def _narrowed(column: pd.Series, dtype: Any) -> pd.Series:
     if is_float_dtype(dtype):
         fits = np.isfinite(narrow.to_numpy(dtype=np.float64))
     else:
-        fits = (narrow == column).to_numpy(dtype=bool)
+        fits = (narrow.astype(column.dtype) == column).to_numpy(dtype=bool)
     return narrow if fits.all() else column
 
 

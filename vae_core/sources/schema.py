@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from vae_core.arrow import TYPES, vector_type, vector_width
 from vae_core.errors import InputError, columns_here, nearest
-from vae_core.sources.cells import convertible, natural, typed
+from vae_core.sources.cells import convertible, may_be_longer, natural, typed
 from vae_core.sources.csv_reader import CsvReader
 from vae_core.sources.inference import Evidence
 from vae_core.sources.parquet_reader import PANDAS_INDEX, ParquetReader
@@ -132,7 +132,9 @@ def found_types(
     if not names:
         return {}
     csv = [reader for reader in readers if isinstance(reader, CsvReader)]
-    return _inferred(csv, names, ids, nulls) if csv else {name: _agreed(readers, name) for name in names}
+    if csv:
+        return _inferred(csv, names, ids, nulls)
+    return {name: _agreed(readers, name, is_id=name in ids) for name in names}
 
 
 def key_types(readers: Sequence[Reader], trained: Mapping[str, str]) -> dict[str, str]:
@@ -163,7 +165,7 @@ def _are_whole(readers: Sequence[Reader], name: str) -> bool:
     return True
 
 
-def _agreed(readers: Sequence[Reader], name: str) -> str:
+def _agreed(readers: Sequence[Reader], name: str, *, is_id: bool) -> str:
     """One type for all files: whole numbers here and real ones there are real; no values at all fit any."""
     agreed, witness = "null", readers[0]
     for reader in readers:
@@ -178,9 +180,20 @@ def _agreed(readers: Sequence[Reader], name: str) -> str:
                 column=name,
                 fix="Give files whose columns have the same types, or choose some by a glob",
             )
+    if agreed == "int64" and any(may_be_longer(reader.types[name]) for reader in readers):
+        return _of_long_numbers(readers, name, is_id=is_id)
     if agreed == "vector":
         return vector_type(_length(readers, name))
     return "string" if agreed == "null" else agreed
+
+
+def _of_long_numbers(readers: Sequence[Reader], name: str, *, is_id: bool) -> str:
+    """What whole numbers are that 64 bits may not hold: text, where cells of CSV with the same digits are."""
+    evidence = Evidence(is_id)
+    for reader in readers:
+        for block in reader.blocks([name]):
+            evidence.see(block.table.column(0).cast(pa.string()), EMPTY_ONLY)
+    return "string" if evidence.cells and evidence.kind() == "string" else "int64"
 
 
 def _length(readers: Sequence[Reader], name: str) -> int:
