@@ -55,6 +55,7 @@ TEMP = {"temp": "double"}
 FLOATS = parquet(x=[1.5, 2.5])
 DAY = datetime.timedelta(1)
 BYTES = parquet(x=pa.array([b"\xff"], pa.binary()), y=[1.0], u=[[1]], v=[{"w": 1}], w=pa.array([DAY]))
+NO_LISTS = pa.array([[]], pa.list_(pa.float32()))
 TWO_TIMES = "t,u\n2013-01-01,2013-01-02\n"
 EMOJI = {"wetter 🌦 ../a.csv": "größe 🌡,a/../b\n1.5,2\n".encode()}
 
@@ -106,6 +107,11 @@ CASES: dict[str, Case] = {
     "a column with another type than the model's": case({"a.parquet": parquet(temp=[True])}, columns=TEMP),
     "a column that is new to the model": case(
         csv("temp,extra\n1,2\n"), lambda rows: "extra" not in rows.columns, columns=TEMP
+    ),
+    "a column of another kind than the six, with `--on-schema stop`": case(
+        {"a.parquet": parquet(temp=[1.5], at=pa.array([1], pa.time64("us")), v=NO_LISTS)},
+        columns=TEMP,
+        on_schema="stop",
     ),
     "a column that is new to the model, with `--on-schema stop`": case(
         csv("temp,extra\n1,2\n"), columns=TEMP, on_schema="stop"

@@ -262,6 +262,19 @@ def test_every_arrow_type_becomes_one_of_five(tmp_path: Path) -> None:
     assert (row["date32"], row["bool"], row["null"]) == (moment.replace(hour=0), True, None)
 
 
+@pytest.mark.parametrize("on_schema", ["warn", "stop"])
+def test_a_table_that_was_trained_on_holds_nothing_new_for_its_model(tmp_path: Path, on_schema: str) -> None:
+    lists = {"v": pa.array([[]] * 3, pa.list_(pa.float32())), "w": [[1], [2], [3]]}
+    odd = {"at": pa.array([1, 2, 3], pa.time64("us")), "bytes": [b"a", b"b", b"c"], **lists}
+    pq.write_table(pa.table({"x": [1.5, 2.5, 3.5], **odd}), tmp_path / "a.parquet")
+    trained = sources.ingest(tmp_path / "a.parquet", tmp_path / "store")
+    scored = sources.ingest(
+        tmp_path / "a.parquet", tmp_path / "store", columns=trained.columns, on_schema=on_schema
+    )
+    assert scored.warnings == trained.warnings
+    assert len(trained.warnings) == len(odd)
+
+
 LONG = [pa.uint64(), pa.decimal128(30), pa.dictionary(pa.int8(), pa.uint64())]
 
 

@@ -195,7 +195,7 @@ def _table(readers: list[schema.Reader], options: Options) -> tuple[Table, list[
         names, warnings = schema.model_columns(readers, wanted, needed, options.on_schema)
     else:
         named = [*needed, *options.types]
-        schema.model_columns(readers, {}, named, "warn")  # refuses what is not there, with the nearest name
+        schema.check_there(readers, named)
         names, warnings = schema.same_columns(readers), []
     names, left_out = schema.usable(readers, names, [*needed, *wanted])
     trained = {name: wanted.pop(name) for name in options.only_keys}
