@@ -187,6 +187,9 @@ def generated(console: Console, result: Mapping[str, Any]) -> None:
         console.print(f"Contact sheet: {safe(result['contact_sheet'])}", soft_wrap=True)
     if left := result.get("not_generated"):
         console.print(f"Not generated, since the model leaves them out: {safe(', '.join(left))}")
+    if rarer := result.get("rarer"):
+        shares = [f"{safe(name)} ({100 * share:.3g} % of training's values)" for name, share in rarer.items()]
+        console.print(f"Rarer categories than the model knows are not generated: {', '.join(shares)}")
     if changed := result.get("guarded"):
         console.print(
             f"[yellow]Note:[/] what a spreadsheet would take for a formula begins with an apostrophe in this "
