@@ -120,6 +120,15 @@ def test_unsigned_numbers_beyond_64_bits_with_a_sign_are_text_or_one_clear_error
         quick().fit(x.assign(hash=hashes))
 
 
+def test_what_is_neither_true_nor_false_is_told_as_it_stands() -> None:
+    x = frame()
+    x["even"] = np.arange(len(x)) % 2 == 0
+    told = quick().fit(x).explain(x[:3].assign(even=[0, 1, 7]))
+    entries = [{reason["feature"]: reason for reason in row} for row in told["reasons"]]
+    assert entries[2]["even"]["value"] == "7" and "even 7, expected " in told["why"][2]
+    assert {row["even"]["value"] for row in entries[:2] if "even" in row} <= {"true", "false"}
+
+
 def test_kinds_take_the_names_that_the_frame_has() -> None:
     x = pd.DataFrame(np.round(numbers() * 5))
     assert quick(kinds={0: "real"}).fit(x).model_.encoding.kinds["0"] == "real"
