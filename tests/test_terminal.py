@@ -21,3 +21,21 @@ def test_generate_names_the_columns_some_of_whose_categories_are_not_made(
     told = "are not generated: city (28.1 % of training's values), [b] (100 % of training's values)"
     assert printed(terminal.generated, result, capsys).endswith(told)
     assert "not generated" not in printed(terminal.generated, result | {"rarer": {}}, capsys)
+
+
+@pytest.mark.parametrize(
+    ("with_p_value", "told"),
+    [
+        (7, "score 20.3 nats, no p-value (trained on), not flagged"),
+        (0, "no p-value (trained on, or nothing held out to compare with), not flagged"),
+        (None, "no p-value (trained on, or nothing held out to compare with), not flagged"),
+    ],
+)
+def test_explain_says_why_a_record_has_no_p_value(
+    with_p_value: int | None, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = dict.fromkeys(("bound", "elbo", "reconstruction", "kl"), -20.3)
+    record = {"record_id": "r1", "rank": 1, "ranked": 9, "flagged": False, "why": None, "reasons": None}
+    result = {**record, **figures, "anomaly_score": 20.3, "p_value": None, "with_p_value": with_p_value}
+    assert told in printed(terminal.explained, result, capsys)
+    assert "p-value 0.04, not flagged" in printed(terminal.explained, result | {"p_value": 0.04}, capsys)
