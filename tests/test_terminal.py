@@ -39,3 +39,10 @@ def test_explain_says_why_a_record_has_no_p_value(
     result = {**record, **figures, "anomaly_score": 20.3, "p_value": None, "with_p_value": with_p_value}
     assert told in printed(terminal.explained, result, capsys)
     assert "p-value 0.04, not flagged" in printed(terminal.explained, result | {"p_value": 0.04}, capsys)
+
+
+@pytest.mark.parametrize(("shared", "told"), [(1, "1 record id is in"), (1200, "1,200 record ids are in")])
+def test_diff_counts_one_record_as_one(shared: int, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    counts = {"new": 0, "persisting": 1, "resolved": 0}
+    result = {"notes": [], "counts": counts, "shared": shared, "records": [], "output": None}
+    assert f"; {told} both reports" in printed(terminal.diff, result, capsys)
