@@ -95,6 +95,18 @@ def test_samples_have_the_types_of_training() -> None:
     assert np.isfinite(detector.score_samples(detector.sample(50))).all()
 
 
+@pytest.mark.parametrize("wrong", [-1, 2.5, "3", True, None])
+def test_what_is_no_count_is_one_clear_error(wrong: Any) -> None:
+    detector = quick().fit(frame())
+    told = f"is a whole number of at least [01]; got {wrong!r}$"
+    with pytest.raises(ValueError, match="^top " + told):
+        detector.explain(frame()[:2], top=wrong)
+    with pytest.raises(ValueError, match="^n_samples " + told):
+        detector.sample(wrong)
+    assert len(detector.sample(np.int64(2))) == 2
+    assert detector.explain(frame()[:2], top=np.int8(1))["reasons"].map(len).max() == 1
+
+
 def test_values_that_do_not_fit_into_a_narrow_type_stay_what_they_are() -> None:
     names = ["int8", "uint8", "Int8", "int8[pyarrow]", "uint16", "bool", "boolean"]
     table = pa.table({name: [3, -1, 130, 2**40] for name in names} | {"float32": [1.0, 2.0, 3.0, 1e39]})

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from vae_core import training
 from vae_core.explanation import explain
-from vae_core.frames import as_table, by_name, declared_categories, like_training, with_dtypes
+from vae_core.frames import as_table, by_name, declared_categories, like_training, whole_number, with_dtypes
 from vae_core.generation import sample
 from vae_core.images import arrays
 from vae_core.images import training as image_training
@@ -241,6 +241,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         the rest that is charged for being far out as a whole, at most 0. The rows have the index of X where
         it is a DataFrame.
         """
+        top = whole_number("top", top, least=1)
         model, table = self._fitted(), self._table(X)
         if isinstance(model, ImageModel):
             explained = explain_images(model, table, top=top).to_pandas()
@@ -255,6 +256,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         int8). Columns that were left out (identifiers, free text, empty ones) are not generated; in an array
         they are NaN. Of images the mean of P(x|z); for paths an array (n, h, w, c) of bytes.
         """
+        n_samples = whole_number("n_samples", n_samples, least=0)
         model, seed = self._fitted(), _seed(random_state)
         if isinstance(model, ImageModel):
             return self._like_input(sample_images(model, n_samples, random_state=seed))

@@ -18,7 +18,10 @@ from vae_core.sources.cells import BEYOND
 from vae_core.sources.inference import SHARE
 from vae_core.sources.vectors import are_vectors, most_common_length, vector_cells
 
-__all__ = ["as_table", "by_name", "category_texts", "declared_categories", "like_training", "with_dtypes"]
+__all__ = [
+    "as_table", "by_name", "category_texts", "declared_categories", "like_training", "whole_number",
+    "with_dtypes",
+]  # fmt: skip
 
 
 def as_table(frame: pd.DataFrame) -> pa.Table:
@@ -118,6 +121,18 @@ def by_name(kinds: Any) -> dict[str, str]:
     if not isinstance(kinds, Mapping):
         raise ValueError(f"kinds is a mapping of column name to kind; got {kinds!r}")
     return {str(name): kind for name, kind in kinds.items()}
+
+
+def whole_number(name: str, given: Any, *, least: int) -> int:
+    """An argument that counts something.
+
+    >>> whole_number("top", 2.5, least=1)
+    Traceback (most recent call last):
+    ValueError: top is a whole number of at least 1; got 2.5
+    """
+    if isinstance(given, (bool, np.bool_)) or not isinstance(given, (int, np.integer)) or given < least:
+        raise ValueError(f"{name} is a whole number of at least {least}; got {given!r}")
+    return int(given)
 
 
 def like_training(table: pa.Table, model: FittedModel) -> pa.Table:
