@@ -95,6 +95,26 @@ def test_samples_have_the_types_of_training() -> None:
     assert np.isfinite(detector.score_samples(detector.sample(50))).all()
 
 
+ZONED = ["datetime64[ns, Europe/Berlin]", "timestamp[ms, tz=America/New_York][pyarrow]"]
+
+
+@pytest.mark.parametrize("kind", ["datetime64[s]", "datetime64[ns]", "timestamp[us][pyarrow]", *ZONED])
+def test_sampled_times_have_the_zone_and_the_unit_of_training(kind: str) -> None:
+    hours = pd.Series(pd.date_range("2024-01-01", periods=400, freq="h", tz="UTC"))
+    own = (hours if kind in ZONED else hours.dt.tz_localize(None)).astype(kind)
+    x = pd.DataFrame({"a": numbers(400)[:, 0], "b": numbers(400)[:, 1], "when": own})
+    made = quick().fit(x).sample(50)["when"]
+    assert made.dtype == own.dtype
+    assert own.min() <= made.min() and made.max() <= own.max()
+
+
+def test_times_beyond_a_units_years_stay_what_they_are() -> None:
+    table = pa.table({"when": pa.array([7 * 10**16], pa.timestamp("us", "UTC"))})  # in the year 4188
+    zoned = pd.DatetimeTZDtype("ns", "Europe/Berlin")
+    made = with_dtypes(table.to_pandas(), table, {"when": zoned})["when"]
+    assert (str(made.dtype), made[0].year) == ("datetime64[us, Europe/Berlin]", 4188)
+
+
 @pytest.mark.parametrize("wrong", [-1, 2.5, "3", True, None])
 def test_what_is_no_count_is_one_clear_error(wrong: Any) -> None:
     detector = quick().fit(frame())

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from pandas.api.types import is_bool_dtype, is_float_dtype, is_numeric_dtype
+from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_float_dtype, is_numeric_dtype
 
 from vae_core.arrow import arrow_type, texts, type_name, vector_width
 from vae_core.scoring import FittedModel
@@ -171,13 +171,24 @@ def with_dtypes(drawn: pd.DataFrame, table: pa.Table, dtypes: Mapping[Any, Any])
         if isinstance(dtype, pd.CategoricalDtype):
             known, own = category_texts(dtype), texts(table[str(name)]).to_pylist()
             drawn[name] = pd.Categorical([known.get(text) for text in own], dtype=dtype)
-        elif isinstance(dtype, np.dtype) and dtype.kind == "M":  # naive: it was taken for UTC
-            drawn[name] = drawn[name].dt.tz_localize(None)
+        elif is_datetime64_any_dtype(dtype):
+            drawn[name] = _as_times(drawn[name], dtype)
         elif isinstance(dtype, pd.StringDtype):
             drawn[name] = drawn[name].astype(dtype)
         elif is_numeric_dtype(dtype) or is_bool_dtype(dtype):
             drawn[name] = _narrowed(drawn[name], dtype)
     return drawn
+
+
+def _as_times(column: pd.Series, dtype: Any) -> pd.Series:
+    """Times of UTC in this type's zone (without one they were taken for UTC), in its unit where all fit."""
+    zone = getattr(getattr(dtype, "pyarrow_dtype", dtype), "tz", None)
+    there = column.dt.tz_localize(None) if zone is None else column.dt.tz_convert(zone)
+    try:
+        exact = there.astype(dtype)
+        return exact if (exact == there).all() else there
+    except (ValueError, TypeError, OverflowError, NotImplementedError):  # beyond nanoseconds' years; dates
+        return there
 
 
 def _narrowed(column: pd.Series, dtype: Any) -> pd.Series:
