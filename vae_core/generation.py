@@ -68,9 +68,8 @@ def sample(
 def rarer(encoding: TableEncoding) -> dict[str, float]:
     """Of each column with categories that are not generated, beyond the most frequent ones or seen once: the
     share of training's values that were of those."""
-    columns = [
-        c for c in encoding.described if c.kind == "category" and c.counts
-    ]  # old models have no counts
+    # Old models have no counts.
+    columns = [c for c in encoding.described if c.kind == "category" and c.counts]
     shares = {c.name: 1 - sum(c.counts) / c.observed for c in columns}
     return {name: share for name, share in shares.items() if share > 0}
 
