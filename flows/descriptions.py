@@ -127,9 +127,8 @@ def of_report(folder: Path, manifest: Mapping[str, Any], *, hide_values: bool = 
         "model_version": manifest["model"]["version"],
         "ranked": counts["ranked"],
         "flagged": counts["flagged"],
-        **{
-            name: counts.get(name) for name in ("flags_lost", "flags_gained")
-        },  # a report from before has none
+        # A report from before has none of these.
+        **{name: counts.get(name) for name in ("flags_lost", "flags_gained", "with_p_value")},
         "quarantined": counts["quarantined"],
         "drift": of_drift(folder, manifest, hide_values=hide_values),
     }

@@ -91,7 +91,7 @@ def choose(data: Any, models: Sequence[FittedModel]) -> tuple[pa.Table, pa.Table
     count = 0
     for batch in sources.batches(data):
         names = identities(batch)
-        new = [~np.isin(names, model.trained_on) for model in models]
+        new = [~np.isin(identities(batch, m.encoding.columns), m.trained_on) for m in models]
         count += int(new[0].sum())
         unseen = np.logical_and.reduce(new)
         free.add(batch, names, unseen)

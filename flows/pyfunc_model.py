@@ -7,6 +7,7 @@ and nothing else. Rank, q-value and flag are properties of a whole report, not o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from vae_core import storage
 from vae_core.errors import InputError
 from vae_core.images.cells import pixel_table
 from vae_core.images.encoding import COLUMN, ImageEncoding, as_table
+from vae_core.records import only_keys
 from vae_core.sources import cells, records
 from vae_core.work import WHY, explain_table
 
@@ -97,16 +99,20 @@ class ReportColumns(PythonModel):
                 black = np.zeros((1, shape.height, shape.width, shape.channels), shape.dtype)
                 return as_table(black)
             return pixel_table(frame[COLUMN], encoding.shape)
-        return typed_table(frame, encoding.columns)
+        return typed_table(frame, encoding.columns, only_keys(encoding))
 
 
-def typed_table(frame: pd.DataFrame, columns: dict[str, str]) -> pa.Table:
-    """A pandas frame with these columns in these types; rows in messages are counted from 1."""
+def typed_table(frame: pd.DataFrame, columns: dict[str, str], keys: Sequence[str] = ()) -> pa.Table:
+    """A pandas frame with these columns in these types, but for `keys`, which stay as they stand; rows in
+    messages are counted from 1."""
     arrays = {}
     for name, kind in columns.items():
         if name not in frame.columns:
             raise InputError("is missing", column=name, fix="The model was trained with it")
-        found = cells.typed(_arrow(frame[name], kind), kind, NULLS)
+        array = _arrow(frame[name], kind)
+        found = cells.typed(array, "string" if name in keys and _is_text(array) else kind, NULLS)
+        if found.faults and name in keys:
+            found = cells.typed(array, cells.natural(array.type) or kind, NULLS)
         if found.faults:
             fault = found.faults[0]
             raise InputError(fault.reason, column=name, row=fault.place + 1)
@@ -127,6 +133,10 @@ def _arrow(series: pd.Series, kind: str) -> pa.Array:
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     return array if cells.convertible(array.type, kind) else _texts(series)
+
+
+def _is_text(array: pa.Array) -> bool:
+    return cells.natural(array.type) == "string"
 
 
 def _texts(series: pd.Series) -> pa.Array:

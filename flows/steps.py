@@ -39,6 +39,7 @@ def ingest(
     time: str | None = None,
     types: Mapping[str, str] | None = None,
     columns: Mapping[str, str] | None = None,
+    only_keys: Sequence[str] = (),
     null_values: Sequence[str] = (),
     on_schema: str = "warn",
     encoding: str = "utf-8",
@@ -49,7 +50,8 @@ def ingest(
 ) -> Any:
     """Raw files -> a dataset folder (`vae_core.sources.Dataset`); the same content is found again.
 
-    `types` are of single columns, `columns` all that a model takes. `images` are the options of
+    `types` are of single columns, `columns` all that a model takes; of these the `only_keys` are no features,
+    and their type is free. `images` are the options of
     `vae_core.images.ingest`: size, fit, colour, column, or a model's shape.
     """
     from vae_core import sources, stores
@@ -62,7 +64,8 @@ def ingest(
     if stores.is_remote(path):
         path = str(stores.fetch(path, home() / "inputs"))
     if sources.is_dataset(path):
-        return datasets.open_as_asked(path, ids, start, until, told, images)
+        typed = {name: kind for name, kind in told.items() if name not in only_keys}
+        return datasets.open_as_asked(path, ids, start, until, typed, images)
     from flows import pictures
 
     if pictures.are_meant(path, images, is_table=bool(told)):
@@ -74,6 +77,7 @@ def ingest(
         name=dataset or datasets.dataset_name(path),
         ids=tuple(ids),
         columns=columns,
+        only_keys=only_keys,
         types=types,
         start=instant(start, "--from"),
         until=instant(until, "--until"),
@@ -288,12 +292,13 @@ def score(path: str, *, model: str, progress: Any = None, **options: Any) -> dic
 
 def as_the_model_reads(version: ModelVersion, images: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The options of ingest that the model decides: types, key and time column; of images their shape."""
-    from vae_core import storage
+    from vae_core import records, storage
 
     encoding = storage.load(version.folder).encoding
     if encoding.preset == "images":
         return {"ids": encoding.ids, "images": {**(images or {}), "shape": encoding.shape.to_json()}}
-    return {"columns": encoding.columns, "ids": encoding.ids, "time": encoding.time}
+    named = {"ids": encoding.ids, "only_keys": records.only_keys(encoding), "time": encoding.time}
+    return {"columns": encoding.columns, **named}
 
 
 def generate(model: str, *, n: int, output: str, **options: Any) -> dict[str, Any]:

@@ -86,6 +86,7 @@ def write_sample(
         "output": output,
         "guarded": guarded(table) if target.suffix.lower() == ".csv" else [],
         "not_generated": [name for name in model.encoding.columns if name not in table.column_names],
+        "rarer": generation.rarer(model.encoding),
         "compared_with": str(known.folder) if known is not None else None,
         "distances": compare(model, known, table, seed=seed) if known is not None else [],
         "realism": realism(model, known, table, seed=seed, peer=peer) if known is not None else None,

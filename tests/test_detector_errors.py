@@ -72,7 +72,7 @@ PROBLEMS: list[tuple[Any, str]] = [
         "X has 2 features, but .* is expecting 3",
     ),
     (lambda: quick().score_samples(numbers()), "not fitted yet"),
-    (lambda: quick().fit(numbers()).sample(-1), "n must be 0 or more; got -1"),
+    (lambda: quick().fit(numbers()).sample(-1), "n_samples is a whole number of at least 0; got -1"),
 ]
 
 

@@ -95,6 +95,38 @@ def test_samples_have_the_types_of_training() -> None:
     assert np.isfinite(detector.score_samples(detector.sample(50))).all()
 
 
+ZONED = ["datetime64[ns, Europe/Berlin]", "timestamp[ms, tz=America/New_York][pyarrow]"]
+
+
+@pytest.mark.parametrize("kind", ["datetime64[s]", "datetime64[ns]", "timestamp[us][pyarrow]", *ZONED])
+def test_sampled_times_have_the_zone_and_the_unit_of_training(kind: str) -> None:
+    hours = pd.Series(pd.date_range("2024-01-01", periods=400, freq="h", tz="UTC"))
+    own = (hours if kind in ZONED else hours.dt.tz_localize(None)).astype(kind)
+    x = pd.DataFrame({"a": numbers(400)[:, 0], "b": numbers(400)[:, 1], "when": own})
+    made = quick().fit(x).sample(50)["when"]
+    assert made.dtype == own.dtype
+    assert own.min() <= made.min() and made.max() <= own.max()
+
+
+def test_times_beyond_a_units_years_stay_what_they_are() -> None:
+    table = pa.table({"when": pa.array([7 * 10**16], pa.timestamp("us", "UTC"))})  # in the year 4188
+    zoned = pd.DatetimeTZDtype("ns", "Europe/Berlin")
+    made = with_dtypes(table.to_pandas(), table, {"when": zoned})["when"]
+    assert (str(made.dtype), made[0].year) == ("datetime64[us, Europe/Berlin]", 4188)
+
+
+@pytest.mark.parametrize("wrong", [-1, 2.5, "3", True, None])
+def test_what_is_no_count_is_one_clear_error(wrong: Any) -> None:
+    detector = quick().fit(frame())
+    told = f"is a whole number of at least [01]; got {wrong!r}$"
+    with pytest.raises(ValueError, match="^top " + told):
+        detector.explain(frame()[:2], top=wrong)
+    with pytest.raises(ValueError, match="^n_samples " + told):
+        detector.sample(wrong)
+    assert len(detector.sample(np.int64(2))) == 2
+    assert detector.explain(frame()[:2], top=np.int8(1))["reasons"].map(len).max() == 1
+
+
 def test_values_that_do_not_fit_into_a_narrow_type_stay_what_they_are() -> None:
     names = ["int8", "uint8", "Int8", "int8[pyarrow]", "uint16", "bool", "boolean"]
     table = pa.table({name: [3, -1, 130, 2**40] for name in names} | {"float32": [1.0, 2.0, 3.0, 1e39]})
@@ -104,6 +136,29 @@ def test_values_that_do_not_fit_into_a_narrow_type_stay_what_they_are() -> None:
     inside = with_dtypes(drawn[:1], table[:1], dtypes).drop(columns=["bool", "boolean"])
     assert inside.dtypes.to_dict() == {name: dtypes[name] for name in inside}
     assert (inside == drawn[:1][list(inside)]).all(axis=None)
+
+
+def test_unsigned_numbers_beyond_64_bits_with_a_sign_are_text_or_one_clear_error() -> None:
+    x = frame()
+    hashes = np.random.default_rng(0).integers(2**62, 2**64, len(x), dtype="uint64")
+    ids = quick().fit(x.assign(hash=hashes))
+    assert ids.model_.encoding.columns["hash"] == "string"
+    assert np.isfinite(ids.score_samples(x.assign(hash=np.uint64(7)))).all()
+    two = x.assign(hash=np.where(hashes > 2**63, np.uint64(2**63), np.uint64(2**64 - 1)))
+    made = quick(kinds={"hash": "category"}).fit(two).sample(20)["hash"]
+    assert made.dtype == np.uint64 and made.isin(two["hash"]).all()
+    hashes[:], hashes[3] = 5, 2**63
+    with pytest.raises(ValueError, match=r"'hash'.* row 3: 9223372036854775808 is beyond the .* text$"):
+        quick().fit(x.assign(hash=hashes))
+
+
+def test_what_is_neither_true_nor_false_is_told_as_it_stands() -> None:
+    x = frame()
+    x["even"] = np.arange(len(x)) % 2 == 0
+    told = quick().fit(x).explain(x[:3].assign(even=[0, 1, 7]))
+    entries = [{reason["feature"]: reason for reason in row} for row in told["reasons"]]
+    assert entries[2]["even"]["value"] == "7" and "even 7, expected " in told["why"][2]
+    assert {row["even"]["value"] for row in entries[:2] if "even" in row} <= {"true", "false"}
 
 
 def test_kinds_take_the_names_that_the_frame_has() -> None:

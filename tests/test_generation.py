@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from vae_core import training
-from vae_core.generation import sample
+from vae_core.generation import rarer, sample
 from vae_core.scoring import FittedModel
 
 ROWS = 3000
@@ -120,6 +120,21 @@ def test_new_records_are_no_anomalies_to_their_model(model: FittedModel) -> None
     p = model.score(made).p_value
     assert np.median(p) > 0.25
     assert (p < 0.001).mean() < 0.1
+
+
+def test_categories_that_the_model_does_not_know_are_not_generated_and_their_share_is_told() -> None:
+    """63 are kept, and of these none that training saw once."""
+    known = [f"city {i}" for i in range(63)] * 20
+    rare = [f"village {i}" for i in range(37)] * 10
+    oaks = ["oak", "ash"] * 815
+    table = pa.table({"place": known + rare, "tree": [None, "yew", *oaks[2:]], "plain": oaks})
+    table = table.append_column("x", pa.array(np.random.default_rng(0).normal(size=table.num_rows)))
+    model = train(steps=5, table=table)
+    assert set(sample(model, 500).column("place").to_pylist()) <= set(known)
+    assert rarer(model.encoding) == {
+        "place": pytest.approx(len(rare) / table.num_rows),
+        "tree": pytest.approx(1 / (table.num_rows - 1)),
+    }
 
 
 def test_none_and_less_than_none(model: FittedModel) -> None:

@@ -55,6 +55,7 @@ TEMP = {"temp": "double"}
 FLOATS = parquet(x=[1.5, 2.5])
 DAY = datetime.timedelta(1)
 BYTES = parquet(x=pa.array([b"\xff"], pa.binary()), y=[1.0], u=[[1]], v=[{"w": 1}], w=pa.array([DAY]))
+NO_LISTS = pa.array([[]], pa.list_(pa.float32()))
 TWO_TIMES = "t,u\n2013-01-01,2013-01-02\n"
 EMOJI = {"wetter 🌦 ../a.csv": "größe 🌡,a/../b\n1.5,2\n".encode()}
 
@@ -107,6 +108,11 @@ CASES: dict[str, Case] = {
     "a column that is new to the model": case(
         csv("temp,extra\n1,2\n"), lambda rows: "extra" not in rows.columns, columns=TEMP
     ),
+    "a column of another kind than the six, with `--on-schema stop`": case(
+        {"a.parquet": parquet(temp=[1.5], at=pa.array([1], pa.time64("us")), v=NO_LISTS)},
+        columns=TEMP,
+        on_schema="stop",
+    ),
     "a column that is new to the model, with `--on-schema stop`": case(
         csv("temp,extra\n1,2\n"), columns=TEMP, on_schema="stop"
     ),
@@ -154,6 +160,13 @@ CASES: dict[str, Case] = {
         csv("a\n9007199254740993\n"), lambda rows: rows["a"].tolist() == [2**53 + 1]
     ),
     "a whole number beyond 64 bits": case(csv("a,b\n9223372036854775808,0\n" + NUMBERS)),
+    "unsigned numbers of a Parquet file, many of them beyond 64 bits with a sign": case(
+        {"a.parquet": parquet(x=pa.array([7, 2**63, 2**64 - 1], pa.uint64()))},
+        lambda rows: rows["x"].tolist() == ["7", "9223372036854775808", "18446744073709551615"],
+    ),
+    "unsigned numbers of a Parquet file, a few of them beyond": case(
+        {"a.parquet": parquet(x=pa.array([2**63, *range(30)], pa.uint64()))}
+    ),
     "a byte-order mark of UTF-8": case(
         {"a.csv": b"\xef\xbb\xbfa\n1\n"}, lambda rows: rows.columns[-1] == "a"
     ),

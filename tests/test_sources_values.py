@@ -262,6 +262,40 @@ def test_every_arrow_type_becomes_one_of_five(tmp_path: Path) -> None:
     assert (row["date32"], row["bool"], row["null"]) == (moment.replace(hour=0), True, None)
 
 
+@pytest.mark.parametrize("on_schema", ["warn", "stop"])
+def test_a_table_that_was_trained_on_holds_nothing_new_for_its_model(tmp_path: Path, on_schema: str) -> None:
+    lists = {"v": pa.array([[]] * 3, pa.list_(pa.float32())), "w": [[1], [2], [3]]}
+    odd = {"at": pa.array([1, 2, 3], pa.time64("us")), "bytes": [b"a", b"b", b"c"], **lists}
+    pq.write_table(pa.table({"x": [1.5, 2.5, 3.5], **odd}), tmp_path / "a.parquet")
+    trained = sources.ingest(tmp_path / "a.parquet", tmp_path / "store")
+    scored = sources.ingest(
+        tmp_path / "a.parquet", tmp_path / "store", columns=trained.columns, on_schema=on_schema
+    )
+    assert scored.warnings == trained.warnings
+    assert len(trained.warnings) == len(odd)
+
+
+LONG = [pa.uint64(), pa.decimal128(30), pa.dictionary(pa.int8(), pa.uint64())]
+
+
+@pytest.mark.parametrize("kind", LONG, ids=str)
+def test_long_whole_numbers_become_what_csv_makes_of_their_digits(tmp_path: Path, kind: pa.DataType) -> None:
+    few, many, key = [2**63, *range(40)], [2**63, 2**64 - 1, *range(30)], [*range(40), 2**63]
+    for name, cells in (("few", few), ("many", many), ("key", key), ("small", [1, 2])):
+        exact = pa.array(cells, pa.decimal128(30))
+        column = exact.cast(pa.uint64()) if kind != exact.type else exact
+        column = column.dictionary_encode() if pa.types.is_dictionary(kind) else column
+        pq.write_table(pa.table({name: column}), tmp_path / f"{name}.parquet")
+        (tmp_path / f"{name}.csv").write_text("\n".join([name, *map(str, cells)]) + "\n")
+        ids = [name] * (name == "key")
+        parquet, csv = (
+            sources.ingest(tmp_path / f"{name}.{ending}", tmp_path / ending, ids=ids)
+            for ending in ("parquet", "csv")
+        )
+        assert everything(parquet)[name].to_pylist() == everything(csv)[name].to_pylist()
+        assert (parquet.columns, parquet.quarantined) == (csv.columns, csv.quarantined)
+
+
 def test_keys_are_the_same_from_csv_and_parquet_and_never_meet(tmp_path: Path) -> None:
     table = pd.DataFrame(
         {"a": ["x|y", "x", "007", "\\"], "t": pd.Timestamp("2013-02-12 08:00", tz="UTC"), "n": [1, 2, 3, 4]}

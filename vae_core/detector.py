@@ -22,6 +22,7 @@ from vae_core.frames import (
     check_names,
     declared_categories,
     like_training,
+    whole_number,
     with_dtypes,
 )
 from vae_core.generation import sample
@@ -251,6 +252,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         it is a DataFrame.
         """
         X = as_frame(X)
+        top = whole_number("top", top, least=1)
         model, table = self._fitted(), self._table(X)
         if isinstance(model, ImageModel):
             explained = explain_images(model, table, top=top).to_pandas()
@@ -265,6 +267,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):
         int8). Columns that were left out (identifiers, free text, empty ones) are not generated; in an array
         they are NaN. Of images the mean of P(x|z); for paths an array (n, h, w, c) of bytes.
         """
+        n_samples = whole_number("n_samples", n_samples, least=0)
         model, seed = self._fitted(), _seed(random_state)
         if isinstance(model, ImageModel):
             return self._like_input(sample_images(model, n_samples, random_state=seed))

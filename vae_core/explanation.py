@@ -263,7 +263,7 @@ class _Cells:
         return round(number, 1 - math.floor(math.log10(self.column.spread))) + 0.0
 
     def _number(self, number: float) -> str:
-        if self.column.type == "bool":
+        if self.column.type == "bool" and number in (0, 1):  # what a cell holds may be neither
             return "true" if number >= 0.5 else "false"
         if number.is_integer() and abs(number) < 1e15:
             return f"{number:.0f}"

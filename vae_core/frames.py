@@ -9,22 +9,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from pandas.api.types import is_bool_dtype, is_float_dtype, is_numeric_dtype
+from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_float_dtype, is_numeric_dtype
 
 from vae_core.arrow import arrow_type, texts, type_name, vector_width
 from vae_core.scoring import FittedModel
 from vae_core.sources.blocks import OF_REPORTS
+from vae_core.sources.cells import BEYOND
+from vae_core.sources.inference import SHARE
 from vae_core.sources.vectors import are_vectors, most_common_length, vector_cells
 
 __all__ = [
-    "as_frame",
-    "as_table",
-    "by_name",
-    "category_texts",
-    "declared_categories",
-    "like_training",
-    "with_dtypes",
-]
+    "as_frame", "as_table", "by_name", "category_texts", "check_names", "declared_categories",
+    "like_training", "whole_number", "with_dtypes",
+]  # fmt: skip
 
 
 def as_frame(X: Any) -> Any:
@@ -63,6 +60,8 @@ def _as_array(series: pd.Series, name: str) -> pa.Array:
             array = pc.cast(array, pa.float64())
         elif pa.types.is_date(array.type):
             array = pc.cast(array, pa.timestamp("us"))
+        elif pa.types.is_uint64(array.type):
+            array = _unsigned(array)
         if not are_vectors(array.type):
             exact = not pa.types.is_timestamp(array.type)  # finer than a microsecond is rounded off
             array = pc.cast(array, arrow_type(type_name(array.type)), safe=exact)
@@ -74,6 +73,21 @@ def _as_array(series: pd.Series, name: str) -> pa.Array:
         return _as_vectors(array, name)
     if pa.types.is_floating(array.type) and pc.any(pc.is_inf(array)).as_py():
         raise ValueError(f"Input X contains infinity in column {name!r}: drop those records or mend them.")
+    return array
+
+
+def _unsigned(array: pa.Array) -> pa.Array:
+    """Whole numbers without a sign; text where more than a few are beyond int64, as of a file: they are ids.
+
+    Raises ValueError where it is a few.
+    """
+    beyond = pc.fill_null(pc.greater(array, pa.scalar(2**63 - 1, pa.uint64())), False)
+    count = pc.sum(beyond).as_py() or 0
+    if count > (1 - SHARE) * (len(array) - array.null_count):
+        return texts(array)
+    if count:
+        row = pc.index(beyond, True).as_py()
+        raise ValueError(f"row {row}: {array[row]} {BEYOND}; drop this record, or make the column text")
     return array
 
 
@@ -135,6 +149,18 @@ def check_names(X: pd.DataFrame, model: FittedModel) -> None:
     )
 
 
+def whole_number(name: str, given: Any, *, least: int) -> int:
+    """An argument that counts something.
+
+    >>> whole_number("top", 2.5, least=1)
+    Traceback (most recent call last):
+    ValueError: top is a whole number of at least 1; got 2.5
+    """
+    if isinstance(given, (bool, np.bool_)) or not isinstance(given, (int, np.integer)) or given < least:
+        raise ValueError(f"{name} is a whole number of at least {least}; got {given!r}")
+    return int(given)
+
+
 def like_training(table: pa.Table, model: FittedModel) -> pa.Table:
     """Whole numbers where training had fractions, and the like, cast as long as nothing is lost."""
     for index, name in enumerate(table.column_names):
@@ -171,13 +197,24 @@ def with_dtypes(drawn: pd.DataFrame, table: pa.Table, dtypes: Mapping[Any, Any])
         if isinstance(dtype, pd.CategoricalDtype):
             known, own = category_texts(dtype), texts(table[str(name)]).to_pylist()
             drawn[name] = pd.Categorical([known.get(text) for text in own], dtype=dtype)
-        elif isinstance(dtype, np.dtype) and dtype.kind == "M":  # naive: it was taken for UTC
-            drawn[name] = drawn[name].dt.tz_localize(None)
+        elif is_datetime64_any_dtype(dtype):
+            drawn[name] = _as_times(drawn[name], dtype)
         elif isinstance(dtype, pd.StringDtype):
             drawn[name] = drawn[name].astype(dtype)
         elif is_numeric_dtype(dtype) or is_bool_dtype(dtype):
             drawn[name] = _narrowed(drawn[name], dtype)
     return drawn
+
+
+def _as_times(column: pd.Series, dtype: Any) -> pd.Series:
+    """Times of UTC in this type's zone (without one they were taken for UTC), in its unit where all fit."""
+    zone = getattr(getattr(dtype, "pyarrow_dtype", dtype), "tz", None)
+    there = column.dt.tz_localize(None) if zone is None else column.dt.tz_convert(zone)
+    try:
+        exact = there.astype(dtype)
+        return exact if (exact == there).all() else there
+    except (ValueError, TypeError, OverflowError, NotImplementedError):  # beyond nanoseconds' years; dates
+        return there
 
 
 def _narrowed(column: pd.Series, dtype: Any) -> pd.Series:
@@ -190,7 +227,7 @@ def _narrowed(column: pd.Series, dtype: Any) -> pd.Series:
     if is_float_dtype(dtype):
         fits = np.isfinite(narrow.to_numpy(dtype=np.float64))
     else:
-        fits = (narrow == column).to_numpy(dtype=bool)
+        fits = (narrow.astype(column.dtype) == column).to_numpy(dtype=bool)
     return narrow if fits.all() else column
 
 

@@ -10,10 +10,11 @@ from vae_core.arrow import TYPES
 from vae_core.cells import DAY, periodic, typed
 from vae_core.chance import private_generator
 from vae_core.columns import Column
+from vae_core.encoding import TableEncoding
 from vae_core.likelihoods import class_log_probabilities
 from vae_core.scoring import FittedModel
 
-__all__ = ["sample"]
+__all__ = ["rarer", "sample"]
 
 CHUNK = 8192
 
@@ -26,9 +27,10 @@ def sample(
 
     Each record comes from one of the ensemble's VAEs, chosen at random; a timestamp that serves as context is
     drawn from the span of training. `missing` imitates the training's share of missing cells, each column by
-    itself. A column set apart is drawn by itself, by its shares in training. Under a Bernoulli on grey values
-    (the lecture's preset) real columns take the mean, since a draw would be 0 or 1. Columns that were left
-    out (identifiers, free text) are not generated. Raises ValueError for n < 0.
+    itself. A column set apart is drawn by itself, by its shares in training. A category is always one that
+    the model knows, see `rarer`. Under a Bernoulli on grey values (the lecture's preset) real columns take
+    the mean, since a draw would be 0 or 1. Columns that were left out (identifiers, free text) are not
+    generated. Raises ValueError for n < 0.
     """
     if n < 0:
         raise ValueError(f"n must be 0 or more; got {n}")
@@ -61,6 +63,15 @@ def sample(
     if encoding.time is not None:
         table = table.append_column(encoding.time, pa.array(stamps.astype(np.int64), TYPES["timestamp"]))
     return table.select([name for name in encoding.columns if name in table.column_names])
+
+
+def rarer(encoding: TableEncoding) -> dict[str, float]:
+    """Of each column with categories that are not generated, beyond the most frequent ones or seen once: the
+    share of training's values that were of those."""
+    # Old models have no counts.
+    columns = [c for c in encoding.described if c.kind == "category" and c.counts]
+    shares = {c.name: 1 - sum(c.counts) / c.observed for c in columns}
+    return {name: share for name, share in shares.items() if share > 0}
 
 
 def _timestamps(model: FittedModel, n: int, generator: np.random.Generator) -> np.ndarray:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from vae_core.arrow import numbers, texts, vectors
+from vae_core.arrow import TYPES, numbers, texts, vectors
 from vae_core.chance import private_generator
 from vae_core.encoding import Encoded, TableEncoding
 from vae_core.errors import InputError
+from vae_core.sources.cells import convertible, typed
 
 __all__ = [
     "TrainingRecords",
@@ -24,6 +25,7 @@ __all__ = [
     "hash_numbers",
     "identities",
     "joined",
+    "only_keys",
     "split_rows",
     "take",
 ]
@@ -205,14 +207,35 @@ def take(encoded: Encoded, rows: np.ndarray) -> Encoded:
     return Encoded(**{f.name: getattr(encoded, f.name)[rows] for f in fields(Encoded)})
 
 
-def identities(batch: pa.RecordBatch | pa.Table) -> np.ndarray:
-    """A 64-bit hash of each record's id and values, where the batch has ids (`_record_id`); else empty."""
+def identities(batch: pa.RecordBatch | pa.Table, columns: Mapping[str, str] | None = None) -> np.ndarray:
+    """A 64-bit hash of each record's id and values, where the batch has ids (`_record_id`); else empty.
+
+    With a model's `columns` (name -> type) a key that is a number there and text here is hashed as there.
+    """
     if "_record_id" not in batch.schema.names:
         return np.empty(0, np.uint64)
+    for place, field in enumerate(batch.schema):
+        wanted = (columns or {}).get(field.name, "")
+        if wanted in TYPES and field.type != TYPES[wanted] and field.type in TYPES.values():
+            batch = batch.set_column(place, field.name, _in_type(batch.column(place), wanted))
     parts = [
         _identities(batch.slice(first, HASHED_AT_ONCE)) for first in range(0, batch.num_rows, HASHED_AT_ONCE)
     ]
     return np.concatenate(parts) if parts else np.empty(0, np.uint64)
+
+
+def only_keys(encoding: TableEncoding) -> tuple[str, ...]:
+    """The key columns that are nothing else: no feature, no context, no tie-breaker. Their type is free."""
+    columns = (c for c in encoding.described if not (c.modelled or c.fixed or c.name == encoding.time))
+    return tuple(column.name for column in columns if column.name in encoding.ids)
+
+
+def _in_type(array: pa.Array | pa.ChunkedArray, kind: str) -> pa.Array:
+    """A column in another type, null where it has no place there: such a record is none of training's."""
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    if not convertible(array.type, kind):
+        return pa.nulls(len(array), TYPES[kind])
+    return typed(array, kind, pa.array([], pa.string())).values
 
 
 def are_among(names: np.ndarray, known: np.ndarray) -> np.ndarray:

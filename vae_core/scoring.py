@@ -155,7 +155,7 @@ class FittedModel:
 
     def _score(self, table: pa.Table | pa.RecordBatch) -> Scores:
         scores = self.evaluate(self.encoding.encode(table), reasons=False).scores
-        if len(self.trained_on) and len(names := identities(table)):
+        if len(self.trained_on) and len(names := identities(table, self.encoding.columns)):
             scores.p_value[are_among(names, self.trained_on)] = np.nan
         return scores
 

@@ -72,7 +72,8 @@ def diff(console: Console, result: Mapping[str, Any]) -> None:
     for note in result["notes"]:
         console.print(f"[yellow]Note:[/] {safe(note)}")
     counts = ", ".join(f"{count:,} {status}" for status, count in result["counts"].items())
-    console.print(f"[bold]{counts}[/bold]; {result['shared']:,} record ids are in both reports")
+    both = "is in both reports" if result["shared"] == 1 else "are in both reports"
+    console.print(f"[bold]{counts}[/bold]; {counted(result['shared'], 'record id')} {both}")
     table = new_table("", "record", "rank", "before", "score", "change", "why")
     shown = dict.fromkeys(result["counts"], 0)
     for row in result["records"]:

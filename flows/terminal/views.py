@@ -115,7 +115,7 @@ def explained(console: Console, result: Mapping[str, Any]) -> None:
     console.print(
         f"[bold]{safe(result['record_id'])}[/bold]: rank {result['rank']:,} of {result['ranked']:,}, "
         f"score {number(result['anomaly_score'])}{'' if result.get('part') else ' nats'}, "
-        f"p-value {number(result['p_value'])}, {flagged}"
+        f"{_p_value(result)}, {flagged}"
     )
     if result["why"]:
         from vae_core.feedback import LONGEST_NOTE  # not for every command
@@ -139,6 +139,19 @@ def explained(console: Console, result: Mapping[str, Any]) -> None:
         )
     if "similar" in result:
         similar(console, result)
+
+
+def _p_value(result: Mapping[str, Any]) -> str:
+    """A record's p-value, or why it has none: of records that a model knows no p-value would be true.
+
+    >>> _p_value({"p_value": 0.25}), _p_value({"p_value": None, "with_p_value": 9})
+    ('p-value 0.25', 'no p-value (trained on)')
+    """
+    if result["p_value"] is not None:
+        return f"p-value {number(result['p_value'])}"
+    if result.get("with_p_value"):  # the model has them for others
+        return "no p-value (trained on)"
+    return "no p-value (trained on, or nothing held out to compare with)"
 
 
 def _reasons(console: Console, result: Mapping[str, Any]) -> None:
@@ -187,6 +200,9 @@ def generated(console: Console, result: Mapping[str, Any]) -> None:
         console.print(f"Contact sheet: {safe(result['contact_sheet'])}", soft_wrap=True)
     if left := result.get("not_generated"):
         console.print(f"Not generated, since the model leaves them out: {safe(', '.join(left))}")
+    if rarer := result.get("rarer"):
+        shares = [f"{safe(name)} ({100 * share:.3g} % of training's values)" for name, share in rarer.items()]
+        console.print(f"Rarer categories than the model knows are not generated: {', '.join(shares)}")
     if changed := result.get("guarded"):
         console.print(
             f"[yellow]Note:[/] what a spreadsheet would take for a formula begins with an apostrophe in this "

@@ -79,6 +79,17 @@ NATURAL: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
 )
 
 
+def may_be_longer(kind: pa.DataType) -> bool:
+    """Whether a column of this Arrow type may hold whole numbers beyond 64 bits (with a sign).
+
+    >>> [may_be_longer(kind) for kind in (pa.uint64(), pa.int64(), pa.decimal128(38), pa.decimal128(38, 2))]
+    [True, False, True, False]
+    """
+    if pa.types.is_dictionary(kind):
+        return may_be_longer(kind.value_type)
+    return pa.types.is_uint64(kind) or (pa.types.is_decimal(kind) and kind.scale == 0)
+
+
 def convertible(kind: pa.DataType, target: str) -> bool:
     """Whether cells of this Arrow type can be tried one by one; else the whole column has the wrong type."""
     if vector_width(target):

@@ -35,6 +35,7 @@ class Options:
 
     ids: tuple[str, ...]
     columns: dict[str, str] | None
+    only_keys: tuple[str, ...]
     types: dict[str, str]
     start: int | None
     until: int | None
@@ -52,6 +53,7 @@ def ingest(
     name: str | None = None,
     ids: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
+    only_keys: Sequence[str] = (),
     types: Mapping[str, str] | None = None,
     start: Moment = None,
     until: Moment = None,
@@ -65,7 +67,8 @@ def ingest(
 ) -> Dataset:
     """Read a file, a folder or a glob of Parquet or CSV files into `<store>/<name>/<12 hex of the digest>/`.
 
-    `ids` are the columns whose values make a record's key. `columns` (a model's) are enforced; without them
+    `ids` are the columns whose values make a record's key. `columns` (a model's) are enforced, but for those
+    of `ids` that are `only_keys`, no features of the model: their keys stay as they stand. Without `columns`
     types are inferred from all cells, but for those that `types` tells. `start` and `until` keep the
     half-open interval of the time column (`time`, or the only one); without a zone they are UTC.
     `on_schema="stop"` refuses columns that are new to `columns`; `allow_empty` takes an interval without
@@ -80,6 +83,7 @@ def ingest(
     options = Options(
         ids=tuple(dict.fromkeys(ids)),
         columns=None if columns is None else dict(columns),
+        only_keys=tuple(name for name in only_keys if name in ids and name in (columns or {})),
         types=dict(types or {}),
         start=_ticks(start, "start"),
         until=_ticks(until, "end"),
@@ -191,13 +195,14 @@ def _table(readers: list[schema.Reader], options: Options) -> tuple[Table, list[
         names, warnings = schema.model_columns(readers, wanted, needed, options.on_schema)
     else:
         named = [*needed, *options.types]
-        schema.model_columns(readers, {}, named, "warn")  # refuses what is not there, with the nearest name
+        schema.check_there(readers, named)
         names, warnings = schema.same_columns(readers), []
     names, left_out = schema.usable(readers, names, [*needed, *wanted])
+    trained = {name: wanted.pop(name) for name in options.only_keys}
     schema.check_types(readers, wanted)
     nulls = pa.array(options.nulls)
-    unknown = [name for name in names if name not in wanted]
-    found = schema.found_types(readers, unknown, options.ids, nulls)
+    unknown = [name for name in names if name not in wanted and name not in trained]
+    found = schema.found_types(readers, unknown, options.ids, nulls) | schema.key_types(readers, trained)
     if options.time and found.get(options.time) == "string" and readers[0].source.format == "parquet":
         found[options.time] = "timestamp"  # text that was declared a time: each cell is parsed
     columns = {name: wanted.get(name) or found[name] for name in names}
@@ -273,7 +278,8 @@ def _check_unchanged(sources: list[Source], before: list[os.stat_result]) -> Non
 def _digest(options: Options, sources: list[Source], digests: list[str], name: str) -> str:
     """The sha256 of all that decides what the dataset holds: names and contents of the files, and options."""
     columns = None if options.columns is None else list(options.columns.items())
-    given = {name: value for name, value in vars(options).items() if name != "types" or value}
+    later = ("types", "only_keys")  # without them a dataset has the digest that it had before there were any
+    given = {name: value for name, value in vars(options).items() if name not in later or value}
     content = {
         "format": FORMAT,
         "name": name,

@@ -3,13 +3,14 @@ on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vae_core.arrow import TYPES, vector_type, vector_width
 from vae_core.errors import InputError, columns_here, nearest
-from vae_core.sources.cells import convertible, natural
+from vae_core.sources.cells import convertible, may_be_longer, natural, typed
 from vae_core.sources.csv_reader import CsvReader
 from vae_core.sources.inference import Evidence
 from vae_core.sources.parquet_reader import PANDAS_INDEX, ParquetReader
@@ -17,6 +18,7 @@ from vae_core.sources.records import EMPTY_ONLY
 from vae_core.sources.vectors import most_common_length
 
 Reader = CsvReader | ParquetReader
+EXACT = 2**53  # below it a double holds every whole number
 SPOKEN = {
     "double": "numbers",
     "int64": "whole numbers",
@@ -51,34 +53,45 @@ def same_columns(readers: Sequence[Reader]) -> list[str]:
     return first.names
 
 
-def model_columns(
-    readers: Sequence[Reader], wanted: Mapping[str, str], also: Sequence[str], on_schema: str
-) -> tuple[list[str], list[str]]:
-    """The columns that a model asks for, then the others needed (`also`); and a warning for each new
-    column."""
-    names = list(dict.fromkeys([*wanted, *also]))
-    warnings: dict[str, None] = {}
+def check_there(readers: Sequence[Reader], names: Sequence[str], *, of_a_model: bool = False) -> None:
+    """Raises InputError for a column that a file lacks, with the nearest name that it has."""
     for reader in readers:
         for name in names:
             if name not in reader.types:
                 hint = nearest(name, [other for other in reader.names if other not in names])
-                fix = "Rename the column, or score with a model that was trained without it"
-                if not wanted:  # no model asks for it: the user named it
-                    fix = columns_here(reader.names)
+                fix = columns_here(reader.names)
+                if of_a_model:
+                    fix = "Rename the column, or score with a model that was trained without it"
                 raise InputError(
                     f"the column is missing{hint}", file=reader.source.path, column=name, fix=fix
                 )
-        for name in reader.names:
-            if name not in names and not name.startswith(PANDAS_INDEX):
-                warnings[f'column "{name}" is new: the model does not know it, and it is left out'] = None
-                if on_schema == "stop":
-                    raise InputError(
-                        "the column is new: the model does not know it",
-                        file=reader.source.path,
-                        column=name,
-                        fix="Take it out, or say --on-schema warn",
-                    )
-    return names, list(warnings)
+
+
+def model_columns(
+    readers: Sequence[Reader], wanted: Mapping[str, str], also: Sequence[str], on_schema: str
+) -> tuple[list[str], list[str]]:
+    """The columns that a model asks for, then the others needed (`also`); and a warning for each other one:
+    it is new, or of a type that training leaves out as well."""
+    names = list(dict.fromkeys([*wanted, *also]))
+    check_there(readers, names, of_a_model=True)
+    others = dict.fromkeys(name for reader in readers for name in reader.names if name not in names)
+    warnings = []
+    for name in others:
+        having = [reader for reader in readers if name in reader.types]
+        if name.startswith(PANDAS_INDEX):
+            continue
+        if unfit := _left_out(having, name):
+            warnings.append(f'column "{name}" {unfit}')
+            continue
+        warnings.append(f'column "{name}" is new: the model does not know it, and it is left out')
+        if on_schema == "stop":
+            raise InputError(
+                "the column is new: the model does not know it",
+                file=having[0].source.path,
+                column=name,
+                fix="Take it out, or say --on-schema warn",
+            )
+    return names, warnings
 
 
 def usable(
@@ -88,17 +101,14 @@ def usable(
     kept, warnings = [], []
     for name in names:
         bad = next((reader for reader in readers if natural(reader.types[name]) is None), None)
-        vectors = all(natural(reader.types[name]) == "vector" for reader in readers)
         if bad is not None and name in needed:
             raise InputError(
                 f"holds {bad.types[name]}, which is no number, truth value, text or time",
                 file=bad.source.path,
                 column=name,
             )
-        if bad is not None:
-            warnings.append(f'column "{name}" is left out: it holds {bad.types[name]}')
-        elif vectors and name not in needed and not _length(readers, name):
-            warnings.append(f'column "{name}" is left out: all its lists are empty or missing')
+        if name not in needed and (unfit := _left_out(readers, name)):
+            warnings.append(f'column "{name}" {unfit}')
         elif name.startswith(PANDAS_INDEX) and name not in needed:
             warnings.append(f'column "{name}" is left out: it is the row index of a pandas table')
         else:
@@ -106,6 +116,19 @@ def usable(
     if not kept:
         raise InputError("no column can be used", file=readers[0].source.path)
     return kept, warnings
+
+
+def _left_out(readers: Sequence[Reader], name: str) -> str:
+    """Why a column can become none of the six types; empty if it can."""
+    kinds = [reader.types[name] for reader in readers]
+    if bad := [kind for kind in kinds if natural(kind) is None]:
+        return f"is left out: it holds {bad[0]}"
+    if any(natural(kind) != "vector" for kind in kinds):
+        return ""
+    if any(pa.types.is_fixed_size_list(kind) and kind.list_size for kind in kinds):
+        return ""  # not read: pyarrow 25 cannot read a null among them
+    full = any(most_common_length([lists]) for lists in _lists(readers, name))
+    return "" if full else "is left out: all its lists are empty or missing"
 
 
 def check_types(readers: Sequence[Reader], wanted: Mapping[str, str]) -> None:
@@ -130,10 +153,40 @@ def found_types(
     if not names:
         return {}
     csv = [reader for reader in readers if isinstance(reader, CsvReader)]
-    return _inferred(csv, names, ids, nulls) if csv else {name: _agreed(readers, name) for name in names}
+    if csv:
+        return _inferred(csv, names, ids, nulls)
+    return {name: _agreed(readers, name, is_id=name in ids) for name in names}
 
 
-def _agreed(readers: Sequence[Reader], name: str) -> str:
+def key_types(readers: Sequence[Reader], trained: Mapping[str, str]) -> dict[str, str]:
+    """The types of key columns that are no features of a model: those of training (`trained`) where every key
+    stays as it stands, else those that the files have. No record is refused or merged for its key's type."""
+    texts = []
+    for name, wanted in trained.items():
+        kinds = [reader.types[name] for reader in readers]
+        mixed = {natural(kind) for kind in kinds} >= {"int64", "string"}
+        if (wanted == "string" or mixed) and all(convertible(kind, "string") for kind in kinds):
+            texts.append(name)
+    rest = [name for name in trained if name not in texts]
+    found = dict.fromkeys(texts, "string") | found_types(readers, rest, rest, EMPTY_ONLY)
+    for name in rest:
+        if {found[name], trained[name]} == {"int64", "double"} and _are_whole(readers, name):
+            found[name] = trained[name]
+    return found
+
+
+def _are_whole(readers: Sequence[Reader], name: str) -> bool:
+    """Whether all cells of a column of numbers are whole numbers that a double holds exactly."""
+    for reader in readers:
+        for block in reader.blocks([name]):
+            numbers = typed(block.table.column(0), "int64", EMPTY_ONLY)
+            sizes = pc.abs(numbers.values.cast(pa.float64(), safe=False))
+            if numbers.faults or (pc.max(sizes).as_py() or 0) >= EXACT:
+                return False
+    return True
+
+
+def _agreed(readers: Sequence[Reader], name: str, *, is_id: bool) -> str:
     """One type for all files: whole numbers here and real ones there are real; no values at all fit any."""
     agreed, witness = "null", readers[0]
     for reader in readers:
@@ -148,15 +201,32 @@ def _agreed(readers: Sequence[Reader], name: str) -> str:
                 column=name,
                 fix="Give files whose columns have the same types, or choose some by a glob",
             )
+    if agreed == "int64" and any(may_be_longer(reader.types[name]) for reader in readers):
+        return _of_long_numbers(readers, name, is_id=is_id)
     if agreed == "vector":
         return vector_type(_length(readers, name))
     return "string" if agreed == "null" else agreed
 
 
+def _of_long_numbers(readers: Sequence[Reader], name: str, *, is_id: bool) -> str:
+    """What whole numbers are that 64 bits may not hold: text, where cells of CSV with the same digits are."""
+    evidence = Evidence(is_id)
+    for reader in readers:
+        for block in reader.blocks([name]):
+            evidence.see(block.table.column(0).cast(pa.string()), EMPTY_ONLY)
+    return "string" if evidence.cells and evidence.kind() == "string" else "int64"
+
+
 def _length(readers: Sequence[Reader], name: str) -> int:
     """The length that most vectors of a column have in all files; 0 if there are none."""
-    lists = [r for r in readers if isinstance(r, ParquetReader) and natural(r.types[name]) == "vector"]
-    return most_common_length(block.table.column(0) for reader in lists for block in reader.blocks([name]))
+    return most_common_length(_lists(readers, name))
+
+
+def _lists(readers: Sequence[Reader], name: str) -> Iterator[pa.Array]:
+    """The column, block by block, of the files in which it holds vectors."""
+    for reader in readers:
+        if isinstance(reader, ParquetReader) and natural(reader.types[name]) == "vector":
+            yield from (block.table.column(0) for block in reader.blocks([name]))
 
 
 def _inferred(
