@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import threading
@@ -10,13 +11,21 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.runner._hook_runner import HookRunner
+from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+from prefect.states import Crashed
 
 from flows import dataset_file, notifications, scheduled
 from flows.cli import main
 from flows.dataset_file import Notify
+from flows.generate import generate_flow
+from flows.score import score_flow
+from flows.train import train_flow
 from tests import shop
 from vae_core import publishing
 from vae_core.errors import InputError
@@ -239,3 +248,23 @@ def test_a_message_that_cannot_be_delivered_is_a_warning_without_the_secret(
     assert notifications.tell(Notify(webhook_file="nowhere"), RESULT, warn=warnings.append) == []
     assert notifications.tell(Notify(webhook="file:///etc/passwd"), RESULT, warn=warnings.append) == []
     assert len(warnings) == 3 and "403" in warnings[0] and not any("s3cret" in line for line in warnings)
+
+
+@pytest.mark.parametrize("flow", [train_flow, score_flow, generate_flow], ids=lambda flow: flow.name)
+def test_a_crash_is_told_by_the_process_that_watched_the_run(flow: Any, inbox: Inbox) -> None:
+    """The run's own process is gone: Prefect's runner and workers call the hooks, by its hook runner."""
+    given = {"name": "shop", "notify": {"webhook": inbox.address}}
+    crashed = FlowRun(id=uuid4(), name="vain-attempt", flow_id=uuid4(), parameters=given)
+
+    async def resolve(_: FlowRun) -> Any:
+        return flow
+
+    with temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: False}):  # no server is there to be told
+        hooks = HookRunner(resolve_flow=resolve)
+        asyncio.run(hooks.run_crashed_hooks(crashed, Crashed(message="exit code -9")))
+    (message,) = inbox.messages
+    told = {name: message[name] for name in ("event", "flow_run", "state", "message", "dataset")}
+    assert told == {
+        "event": "failed", "flow_run": "vain-attempt", "state": "Crashed", "message": "exit code -9",
+        "dataset": "shop",
+    }  # fmt: skip
