@@ -153,11 +153,12 @@ def deploy(file: DatasetFile, *, automation: bool = True) -> dict[str, Any]:
         prefect_server.make_pool(file.deploy.pool, file.deploy.type)
         ids = {f"{d.flow}/{d.name}": prefect_server.apply(d, file.deploy.pool) for d in made}
         left = prefect_server.there(name for s in SECTIONS if (name := f"{s}/{file.name}") not in ids)
-        zombies = prefect_server.make_zombie_automation() if automation else None
+        automations = prefect_server.make_zombie_automations() if automation else {}
     return {
         "pool": file.deploy.pool,
         "type": file.deploy.type,
-        "zombies": zombies,
+        "zombies": automations.get("zombies"),
+        "stillborn": automations.get("stillborn"),
         "left": left,
         "deployments": [
             {

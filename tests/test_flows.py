@@ -237,7 +237,8 @@ def test_a_dataset_file_becomes_deployments_and_its_yaml_says_the_same(
     assert made == ["train/corner-shop", "score/corner-shop"]
     direct = {name: on_the_server(name) for name in made}
     assert [facts["limit"] for facts in direct.values()] == [(1, "ENQUEUE")] * 2
-    assert len(ask("read_automations_by_name", name=prefect_server.ZOMBIES)) == 1
+    for name in (prefect_server.ZOMBIES, prefect_server.STILLBORN):
+        assert len(ask("read_automations_by_name", name=name)) == 1
     assert main(["deploy", str(tmp_path / "shop.toml"), "--yaml"]) == 0
     (tmp_path / "prefect.yaml").write_text(capsys.readouterr().out)
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
@@ -265,6 +266,57 @@ def test_a_deployment_that_the_file_no_longer_asks_for_is_named_with_how_to_remo
     subprocess.run(command, env=os.environ, check=True, capture_output=True)
     assert main(["deploy", str(file), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["left"] == ["score/late-shop"]
+
+
+def test_a_run_that_was_taken_up_and_never_began_crashes_and_one_that_waits_its_turn_does_not(
+    connected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.states import AwaitingConcurrencySlot, Pending, Running, Submitting
+
+    (tmp_path / "shop.toml").write_text(SCHEDULED.replace("corner-shop", "dead-shop"))
+    monkeypatch.setattr(prefect_server, "START", timedelta(seconds=10))
+    assert main(["deploy", str(tmp_path / "shop.toml")]) == 0
+    deployment = ask("read_deployment_by_name", name="train/dead-shop").id
+    went = {
+        "taken up": [Pending()],
+        "submitted": [Pending(), Submitting()],
+        "begun": [Pending(), Submitting(), Running()],
+        "waiting": [Pending(), AwaitingConcurrencySlot()],
+    }
+    runs = {}
+    for name, states in went.items():
+        runs[name] = ask("create_flow_run_from_deployment", deployment_id=deployment).id
+        for state in states:
+            ask("set_flow_run_state", flow_run_id=runs[name], state=state, force=True)
+
+    def now(name: str) -> str:
+        return str(ask("read_flow_run", flow_run_id=runs[name]).state.name)
+
+    try:
+        wait_for(
+            lambda: now("taken up") == now("submitted") == "Crashed", 90, lambda: {n: now(n) for n in runs}
+        )
+        time.sleep(10)  # the others would have had their turn
+        assert (now("begun"), now("waiting")) == ("Running", "AwaitingConcurrencySlot")
+    finally:
+        monkeypatch.undo()
+        prefect_server.make_zombie_automations()  # with the usual time again: other tests start runs
+
+
+def test_an_automation_that_is_there_gets_the_trigger_of_this_release_and_keeps_what_it_does(
+    on_server: str,
+) -> None:
+    from prefect.automations import Automation
+    from prefect.events.actions import DoNothing
+
+    prefect_server.make_zombie_automations()
+    there = Automation.read(name=prefect_server.ZOMBIES)
+    there.trigger.within, there.actions, there.enabled = timedelta(seconds=70), [DoNothing()], False
+    there.update()
+    assert prefect_server.make_zombie_automations()["zombies"] == str(there.id)
+    after = Automation.read(name=prefect_server.ZOMBIES)
+    assert after.trigger.within == prefect_server.SILENCE
+    assert [action.type for action in after.actions] == ["do-nothing"] and not after.enabled
 
 
 def on_the_server(name: str) -> dict[str, Any]:
