@@ -12,6 +12,9 @@ for _name, _value in {
     # The embedded server's first start (its database is migrated) takes longer than the 20 s that it is
     # allowed.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    # The automations of `elborank deploy` take a run for dead whose heartbeat has stopped for 90 seconds; by
+    # default the next would come after 180.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # No telemetry, from us or from what we stand on.
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -174,21 +174,26 @@ def there(names: Iterable[str]) -> list[str]:
 
 
 def make_zombie_automations() -> dict[str, str]:
-    """A run that was killed with its worker stays as it was for ever: these two make it Crashed; their ids.
-
-    Each event that begins a wait begins it anew: a heartbeat, or the next step of starting. A run that waits
-    for its turn is Scheduled, Late or AwaitingConcurrencySlot, which begin none.
-    """
-    running = _trigger(after={"heartbeat"}, expect={"heartbeat", *ENDS}, within=SILENCE)
-    starting = _trigger(after=STARTS, expect={"*"}, within=START)  # whatever follows is a sign of life
-    silent, vain = (
-        "No heartbeat: its process is gone.",
-        "Nothing has begun it: its worker or process is gone.",
-    )
+    """A run that was killed with its worker stays as it was for ever: these make it Crashed; their ids."""
+    running, starting = zombie_triggers()
+    silent = "No heartbeat: its process is gone. Run it again."
+    vain = "Nothing has begun it: its worker or process is gone. Run it again."
     return {
         "zombies": _automation(ZOMBIES, running, silent),
         "stillborn": _automation(STILLBORN, starting, vain),
     }
+
+
+def zombie_triggers() -> tuple[Any, Any]:
+    """When a run that began, and one that was to begin, is taken for dead.
+
+    Each event that begins a wait begins it anew: a heartbeat, or the next step of starting. A run that waits
+    for its turn is Scheduled, Late or AwaitingConcurrencySlot, which begin none.
+    """
+    return (
+        _trigger(after={"heartbeat"}, expect={"heartbeat", *ENDS}, within=SILENCE),
+        _trigger(after=STARTS, expect={"*"}, within=START),  # whatever follows is a sign of life
+    )
 
 
 def _trigger(*, after: Iterable[str], expect: Iterable[str], within: timedelta) -> Any:
