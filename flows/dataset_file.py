@@ -152,7 +152,9 @@ class DatasetFile(Section):
     @field_validator("name")
     @classmethod
     def _plain(cls, value: str) -> str:
-        return check_name(value)
+        from vae_core.sources.files import dataset_name
+
+        return dataset_name(value, check_name(value))  # of a model and of a folder of reports
 
     @model_validator(mode="after")
     def _intervals_need_a_time(self) -> DatasetFile:

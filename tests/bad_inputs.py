@@ -138,6 +138,8 @@ DATASET_FILES = [
     ("a misspelt key of a table", 'name = "a"\nsource = "x"\n[score]\nevry = "1h"', 'no key "score.evry"'),
     ("nothing to run", 'name = "a"\nsource = "x"', "nothing to run"),
     ("a name with a space", 'name = "a b"\nsource = "x"\n[score]', "cannot name a model"),
+    ("a name that ends in a dash", 'name = "a-"\nsource = "x"\n[score]', "cannot be the name of a dataset"),
+    ("a name that is too long", f'name = "{"a" * 101}"\nsource = "x"\n[score]', "cannot be the name of a dataset"),
     ("a name that climbs", 'name = "../a"\nsource = "x"\n[score]', "cannot name a model"),
     ("intervals without a time column", 'name = "a"\nsource = "x"\n[score]\nevery = "1h"', "score.only_interval needs"),
     ("a window without a time column", 'name = "a"\nsource = "x"\n[train]\nwindow = "7d"', "train.window needs"),
