@@ -27,5 +27,8 @@ for _name, _value in {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # Its default waits for minutes before it says that a tracking server cannot be reached.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    # Of a server that takes the connection and says nothing: it waited for 120 s, four times. This is the
+    # longest silence, not the longest transfer; models are a few megabytes.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }.items():
     os.environ.setdefault(_name, _value)
