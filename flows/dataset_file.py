@@ -197,8 +197,11 @@ def read(path: str | Path) -> DatasetFile:
         raise InputError(
             f"is not TOML: {one_line(str(error))}", file=path, fix='Write key = "value"'
         ) from error
+    from flows import dataset_checks  # which knows what a DatasetFile is
+
     try:
         found = DatasetFile.model_validate(content)
+        dataset_checks.check(found)
     except ValidationError as error:
         raise InputError(_first(error), file=path, fix="See docs/operations.md") from error
     except InputError as error:

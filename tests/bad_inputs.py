@@ -155,6 +155,17 @@ DATASET_FILES = [
     ("nobody to tell", 'name = "a"\nsource = "x"\n[score]\n[notify]\n', "one of webhook and webhook_file"),
     ("an occasion that is none", 'name = "a"\nsource = "x"\n[score]\n[notify]\nwebhook = "http://x"\non = ["rain"]', "notify.on"),
     ("generation without a number", 'name = "a"\nsource = "x"\n[generate]\n', 'the key "generate.n" is missing'),
+    ("a training setting that is none", 'name = "a"\nsource = "x"\n[train]\nsettings = {stepz = 10}', 'train.settings: there is no training setting stepz'),
+    ("a training setting out of its range", 'name = "a"\nsource = "x"\n[train]\nsettings = {steps = -5}', 'train.settings: steps must be'),
+    ("a kind that is none", 'name = "a"\nsource = "x"\n[train]\nkinds = {a = "fancy"}', '"fancy" is not a kind'),
+    ("an encoding that is none", 'name = "a"\nsource = "x"\nencoding = "klingon"\n[score]', 'encoding: there is no text encoding "klingon"'),
+    ("a delimiter of two characters", 'name = "a"\nsource = "x"\ndelimiter = ";;"\n[score]', "delimiter: ';;' cannot separate columns"),
+    ("a model's address that is none", 'name = "a"\nsource = "x"\nmodel = "models:/x y@@"\n[score]', 'model: "models:/x y@@" is not the address of a model'),
+    ("a message to no web address", 'name = "a"\nsource = "x"\n[score]\n[notify]\nwebhook = "ftp://x"', 'notify.webhook: the webhook is no http address'),
+    ("generation into a text file", 'name = "a"\nsource = "x"\n[generate]\nn = 1\noutput = "x.txt"', 'generate.output: x.txt is neither Parquet nor CSV by its name'),
+    ("a pool without a name", 'name = "a"\nsource = "x"\n[score]\n[deploy]\npool = ""', 'deploy.pool: is empty'),
+    ("a pool whose name Prefect keeps for itself", 'name = "a"\nsource = "x"\n[score]\n[deploy]\npool = "Prefect-1"', 'deploy.pool: "Prefect-1" cannot be the name'),
+    ("an empty source", 'name = "a"\nsource = ""\n[score]', 'source: is empty'),
     ("a text where a number belongs", 'name = "a"\nsource = "x"\n[score]\nworkers = "many"', "score.workers"),
 ]  # fmt: skip
 
