@@ -159,17 +159,18 @@ def apply(made: Deployment, pool: str) -> str:
         ) from error
 
 
-def there(names: Iterable[str]) -> list[str]:
-    """Those of these deployments (FLOW/NAME) that the server has, and that elborank made."""
+def there(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Those of these deployments (FLOW/NAME) that the server has and elborank made, with their parameters."""
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
-    found = []
+    found = {}
     with get_client(sync_client=True) as client:
         for name in names:
             with suppress(ObjectNotFound):
-                if TAG in client.read_deployment_by_name(name).tags:
-                    found.append(name)
+                held = client.read_deployment_by_name(name)
+                if TAG in held.tags:
+                    found[name] = dict(held.parameters)
     return found
 
 

@@ -12,19 +12,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from flows import demo, deployments, prefect_server
+from flows import demo, prefect_server
 from flows.cli import main
 from tests import shop
 from vae_core import publishing
 from vae_core import report as reports
-from vae_core.errors import InputError
 
 pytestmark = pytest.mark.server
 ROOT = Path(__file__).resolve().parent.parent
@@ -268,6 +267,23 @@ def test_a_deployment_that_the_file_no_longer_asks_for_is_named_with_how_to_remo
     assert json.loads(capsys.readouterr().out)["left"] == ["score/late-shop"]
 
 
+def test_a_dataset_file_that_takes_over_the_deployments_of_another_one_says_so(
+    connected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = []
+    for place in ("north", "north", "south"):
+        (tmp_path / place).mkdir(exist_ok=True)
+        (tmp_path / place / "shop.toml").write_text(SCHEDULED.replace("corner-shop", "twin-shop"))
+        assert main(["deploy", str(tmp_path / place / "shop.toml"), "--json"]) == 0
+        told = capsys.readouterr()
+        said.append(told.err.strip().splitlines())
+        assert len(json.loads(told.out)["warnings"]) == len(said[-1])
+    assert said[:2] == [[], []]
+    (line,) = said[2]
+    assert "train/twin-shop and score/twin-shop read" in line
+    assert all(str(tmp_path / place / "sales.csv") in line for place in ("north", "south"))
+
+
 def test_a_run_that_was_taken_up_and_never_began_crashes_and_one_that_waits_its_turn_does_not(
     connected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,32 +346,6 @@ def on_the_server(name: str) -> dict[str, Any]:
         "limit": (held.global_concurrency_limit.limit, held.concurrency_options.collision_strategy.value),
         "entrypoint": held.entrypoint,
     }
-
-
-def test_intervals_follow_each_other_without_gap_or_overlap() -> None:
-    moment = datetime(2024, 10, 27, 0, 30, tzinfo=UTC)  # European clocks go back this night
-    for every, cron in (("1h", None), ("15m", None), ("1d", None), (None, "0 * * * *"), (None, "15 2 * * *")):
-        first = deployments.interval(moment, every, cron)
-        following = deployments.interval(first[1] + (first[1] - first[0]), every, cron)
-        assert following[0] == first[1]
-        assert first[1] <= moment < following[1]
-
-
-def test_a_late_run_stands_for_the_interval_of_its_schedule() -> None:
-    due = datetime(2024, 1, 1, 9, tzinfo=UTC)
-    assert deployments.interval(due, "1h", None) == (due - timedelta(hours=1), due)
-    assert deployments.interval(due + timedelta(minutes=59), "1h", None)[1] == due
-
-
-@pytest.mark.parametrize("text", ["1", "h", "0h", "-1h", "1w", "1.5h", ""])
-def test_what_is_no_length_of_time_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="length of time"):
-        deployments.every_of(text)
-
-
-def test_what_is_no_cron_expression_is_refused() -> None:
-    with pytest.raises(InputError, match="not a schedule"):
-        deployments.interval(datetime.now(UTC), None, "every hour")
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from prefect.runner._hook_runner import HookRunner
 from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 from prefect.states import Crashed
 
-from flows import dataset_file, notifications, scheduled
+from flows import dataset_file, deployments, notifications, scheduled
 from flows.cli import main
 from flows.dataset_file import Notify
 from flows.generate import generate_flow
@@ -180,6 +180,32 @@ def test_a_mistake_in_a_dataset_file_is_one_line_with_its_key(
     with pytest.raises(InputError) as caught:
         dataset_file.read(path)
     assert message in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_intervals_follow_each_other_without_gap_or_overlap() -> None:
+    moment = datetime(2024, 10, 27, 0, 30, tzinfo=UTC)  # European clocks go back this night
+    for every, cron in (("1h", None), ("15m", None), ("1d", None), (None, "0 * * * *"), (None, "15 2 * * *")):
+        first = deployments.interval(moment, every, cron)
+        following = deployments.interval(first[1] + (first[1] - first[0]), every, cron)
+        assert following[0] == first[1]
+        assert first[1] <= moment < following[1]
+
+
+def test_a_late_run_stands_for_the_interval_of_its_schedule() -> None:
+    due = datetime(2024, 1, 1, 9, tzinfo=UTC)
+    assert deployments.interval(due, "1h", None) == (due - timedelta(hours=1), due)
+    assert deployments.interval(due + timedelta(minutes=59), "1h", None)[1] == due
+
+
+@pytest.mark.parametrize("text", ["1", "h", "0h", "-1h", "1w", "1.5h", ""])
+def test_what_is_no_length_of_time_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="length of time"):
+        deployments.every_of(text)
+
+
+def test_what_is_no_cron_expression_is_refused() -> None:
+    with pytest.raises(InputError, match="not a schedule"):
+        deployments.interval(datetime.now(UTC), None, "every hour")
 
 
 # ------------------------------------------------------------------------------- messages

@@ -91,7 +91,7 @@ def deploy(
         if as_yaml:
             terminal.print_yaml(deployments.document(file))
         else:
-            terminal.show(deployments.deploy(file), json, terminal.deployments)
+            _show(deployments.deploy(file), json, terminal.deployments)
         return
     if as_yaml:
         raise InputError(
@@ -114,8 +114,14 @@ def deploy(
         name=name,
         every=every,
         cron=cron,
-        announce=lambda result: terminal.show(result, json, terminal.deployed),
+        announce=lambda result: _show(result, json, terminal.deployed),
     )
+
+
+def _show(result: dict[str, Any], json: bool, render: Any) -> None:
+    for warning in result["warnings"]:
+        typer.echo(f"elborank: {warning}", err=True)
+    terminal.show(result, json, render)
 
 
 @app.command(
