@@ -12,6 +12,9 @@ for _name, _value in {
     # The embedded server's first start (its database is migrated) takes longer than the 20 s that it is
     # allowed.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    # The automations of `elborank deploy` take a run for dead whose heartbeat has stopped for 90 seconds; by
+    # default the next would come after 180.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # No telemetry, from us or from what we stand on.
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -24,5 +27,8 @@ for _name, _value in {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # Its default waits for minutes before it says that a tracking server cannot be reached.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    # Of a server that takes the connection and says nothing: it waited for 120 s, four times. This is the
+    # longest silence, not the longest transfer; models are a few megabytes.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }.items():
     os.environ.setdefault(_name, _value)

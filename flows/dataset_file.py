@@ -159,7 +159,9 @@ class DatasetFile(Section):
     @field_validator("name")
     @classmethod
     def _plain(cls, value: str) -> str:
-        return check_name(value)
+        from vae_core.sources.files import dataset_name
+
+        return dataset_name(value, check_name(value))  # of a model and of a folder of reports
 
     @model_validator(mode="after")
     def _intervals_need_a_time(self) -> DatasetFile:
@@ -206,8 +208,11 @@ def read(path: str | Path) -> DatasetFile:
         raise InputError(
             f"is not TOML: {one_line(str(error))}", file=path, fix='Write key = "value"'
         ) from error
+    from flows import dataset_checks  # which knows what a DatasetFile is
+
     try:
         found = DatasetFile.model_validate(content)
+        dataset_checks.check(found)
     except ValidationError as error:
         raise InputError(_first(error), file=path, fix="See docs/operations.md") from error
     except InputError as error:

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flows import datasets
+from flows import datasets, namesakes
 from flows.dataset_file import SECTIONS, DatasetFile, Scheduled
 from flows.intervals import EPOCH, Schedule, every_of
 from flows.prefect_server import TAG
@@ -144,21 +144,26 @@ def deploy(file: DatasetFile, *, automation: bool = True) -> dict[str, Any]:
     Runs of one deployment wait for each other (limit 1, ENQUEUE): they would only share the processors, and a
     run that was cancelled for coming early would leave its interval without a report. What the file asked for
     once and does no longer is named under `left`, and stays: somebody else may have made it under this name.
+    So may they have made what is brought up to date: where it read another input, `warnings` says so.
     """
     _needs_a_server()
     from flows import prefect_server
 
     made = deployments(file)
+    reads = {f"{d.flow}/{d.name}": d.parameters["path"] for d in made if "path" in d.parameters}
     with prefect_server.asked():
+        warnings = namesakes.taken_over(prefect_server.there(reads), reads)
         prefect_server.make_pool(file.deploy.pool, file.deploy.type)
         ids = {f"{d.flow}/{d.name}": prefect_server.apply(d, file.deploy.pool) for d in made}
         left = prefect_server.there(name for s in SECTIONS if (name := f"{s}/{file.name}") not in ids)
-        zombies = prefect_server.make_zombie_automation() if automation else None
+        automations = prefect_server.make_zombie_automations() if automation else {}
     return {
         "pool": file.deploy.pool,
         "type": file.deploy.type,
-        "zombies": zombies,
-        "left": left,
+        "zombies": automations.get("zombies"),
+        "stillborn": automations.get("stillborn"),
+        "left": list(left),
+        "warnings": warnings,
         "deployments": [
             {
                 "deployment": f"{d.flow}/{d.name}",
@@ -251,9 +256,13 @@ def serve(
     from flows import prefect_server
     from flows.score import score_flow
 
+    deployment = f"{score_flow.name}/{name}"
+    with prefect_server.asked():
+        warnings = namesakes.taken_over(prefect_server.there([deployment]), {deployment: chosen["path"]})
     announce(
         {
-            "deployment": f"{score_flow.name}/{name}",
+            "deployment": deployment,
+            "warnings": warnings,
             "schedule": f"every {every}" if every else f"cron {cron} (UTC)",
             "output": chosen["output"],
             "parameters": chosen,

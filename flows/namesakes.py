@@ -10,14 +10,16 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from flows.registry import home
 from vae_core import publishing
 from vae_core.errors import one_line
 
-__all__ = ["note", "origin", "warning"]
+__all__ = ["note", "origin", "same", "taken_over", "warning"]
 
 # 2024, 2024-01, 20240131, 2024-01-31, 20240131T06, ..., and a day or an hour alone between other signs.
 DATE = re.compile(r"(?<![0-9A-Za-z])((19|20)\d\d([-_.]?\d\d){0,5}|\d\d)(T\d{2,6}Z?)?(?![0-9A-Za-z])")
@@ -42,7 +44,7 @@ def warning(origin: str | None, output: str, name: str) -> list[str]:
         before, report = str(noted["origin"]), str(noted["report"])
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    if _same(before, origin) or not _is_there(report):
+    if same(before, origin) or not _is_there(report):
         return []
     folder = f"{output.rstrip('/')}/{name}"
     return [
@@ -65,6 +67,24 @@ def note(origin: str | None, output: str, name: str, report: str) -> None:
         publishing.write_json(place, {"origin": origin, "report": there})
 
 
+def taken_over(before: Mapping[str, Mapping[str, Any]], now: Mapping[str, str]) -> list[str]:
+    """A warning where deployments that are there read another input than they will from now on.
+
+    `before` are the parameters of those that are there, `now` what each will read, both by FLOW/NAME.
+    """
+    moved: dict[tuple[str, str], list[str]] = {}
+    for name, path in now.items():
+        old = str(before.get(name, {}).get("path", path))
+        if not same(old, path):
+            moved.setdefault((old, path), []).append(name)
+    return [
+        f"{' and '.join(names)} read {one_line(old)} until now and read {one_line(new)} from now on: nothing "
+        "is scheduled for the former any more. If these are two datasets, give each a name of its own and "
+        "deploy both."
+        for (old, new), names in moved.items()
+    ]
+
+
 def _place(output: str, name: str) -> Path:
     from vae_core import stores
 
@@ -72,7 +92,7 @@ def _place(output: str, name: str) -> Path:
     return home() / "origins" / f"{name}-{hashlib.sha256(where.encode()).hexdigest()[:12]}.json"
 
 
-def _same(one: str, other: str) -> bool:
+def same(one: str, other: str) -> bool:
     """Whether two paths are one, by way of links too, or differ by a date only."""
     return _undated(one) == _undated(other) or os.path.realpath(one) == os.path.realpath(other)
 

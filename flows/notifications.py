@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from flows.dataset_file import Notify
 from vae_core.errors import InputError, one_line
 
-__all__ = ["occasions", "send", "tell", "tell_promotion"]
+__all__ = ["check_address", "occasions", "send", "tell", "tell_promotion"]
 
 TRIES = 3
 TIMEOUT = 10  # seconds for one try
@@ -109,6 +109,16 @@ def _address(notify: Notify) -> str:
             address = file.read_text(encoding="utf-8").strip()
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", file=file) from error
-    if urlsplit(address).scheme not in ("http", "https"):
-        raise InputError("the webhook is no http address", fix="Write https://HOST/PATH")
+    check_address(address)
     return address
+
+
+def check_address(address: str) -> None:
+    """Raises InputError where nothing can be posted to; the address may be a secret and is not shown."""
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a bracket or a port that is none
+        usable = False
+    if not usable:
+        raise InputError("the webhook is no http address", fix="Write https://HOST/PATH")

@@ -98,12 +98,15 @@ def warn() -> Callable[[str], None]:
     return get_run_logger().warning
 
 
-def tell_failure(_flow: Any, run: Any, state: Any) -> None:
-    """A run that failed or crashed, told to whom its parameters name."""
+def tell_failure(flow: Any, flow_run: Any, state: Any) -> None:
+    """A run that failed or crashed, told to whom its parameters name.
+
+    The engine gives these three in their order; a worker whose run's process died gives them by these names.
+    """
     from flows import notifications
     from flows.dataset_file import Notify
 
-    given = run.parameters.get("notify")
+    given = flow_run.parameters.get("notify")
     if not given:
         return
     notify = given if isinstance(given, Notify) else Notify.model_validate(given)
@@ -111,12 +114,12 @@ def tell_failure(_flow: Any, run: Any, state: Any) -> None:
         return
     message = {
         "event": "failed",
-        "flow_run": run.name,
-        "flow_run_id": str(run.id),
+        "flow_run": flow_run.name,
+        "flow_run_id": str(flow_run.id),
         "state": state.name,
         "message": one_line(str(state.message or ""))[:2000],
-        "dataset": run.parameters.get("dataset") or run.parameters.get("name"),
-        "scheduled_for": run.expected_start_time.isoformat() if run.expected_start_time else None,
+        "dataset": flow_run.parameters.get("dataset") or flow_run.parameters.get("name"),
+        "scheduled_for": flow_run.expected_start_time.isoformat() if flow_run.expected_start_time else None,
     }
     notifications.send(notify, message, warn=logging.getLogger(__name__).warning)
 

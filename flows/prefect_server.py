@@ -1,4 +1,4 @@
-"""What is asked of a Prefect server: work pools, deployments, the automation that ends zombies."""
+"""What is asked of a Prefect server: work pools, deployments, the automations that end zombies."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 TAG = "elborank"  # of every deployment that is ours
 ZOMBIES = "elborank: runs whose heartbeat stopped have crashed"
 SILENCE = timedelta(seconds=90)  # three missed heartbeats
+STILLBORN = "elborank: runs that were taken up and never began have crashed"
+START = timedelta(minutes=10)  # a large image takes minutes to be fetched
+STARTS = ("Pending", "Submitting", "InfrastructurePending")
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
 UNREACHED = "Failed to reach API"  # how Prefect's RuntimeError begins when it starts a run
 
@@ -156,46 +159,73 @@ def apply(made: Deployment, pool: str) -> str:
         ) from error
 
 
-def there(names: Iterable[str]) -> list[str]:
-    """Those of these deployments (FLOW/NAME) that the server has, and that elborank made."""
+def there(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Those of these deployments (FLOW/NAME) that the server has and elborank made, with their parameters."""
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
-    found = []
+    found = {}
     with get_client(sync_client=True) as client:
         for name in names:
             with suppress(ObjectNotFound):
-                if TAG in client.read_deployment_by_name(name).tags:
-                    found.append(name)
+                held = client.read_deployment_by_name(name)
+                if TAG in held.tags:
+                    found[name] = dict(held.parameters)
     return found
 
 
-def make_zombie_automation() -> str:
-    """A run that was killed with its worker stays Running for ever: without heartbeat it becomes Crashed."""
-    from prefect.automations import Automation
-    from prefect.events.actions import ChangeFlowRunState
+def make_zombie_automations() -> dict[str, str]:
+    """A run that was killed with its worker stays as it was for ever: these make it Crashed; their ids."""
+    running, starting = zombie_triggers()
+    silent = "No heartbeat: its process is gone. Run it again."
+    vain = "Nothing has begun it: its worker or process is gone. Run it again."
+    return {
+        "zombies": _automation(ZOMBIES, running, silent),
+        "stillborn": _automation(STILLBORN, starting, vain),
+    }
+
+
+def zombie_triggers() -> tuple[Any, Any]:
+    """When a run that began, and one that was to begin, is taken for dead.
+
+    Each event that begins a wait begins it anew: a heartbeat, or the next step of starting. A run that waits
+    for its turn is Scheduled, Late or AwaitingConcurrencySlot, which begin none.
+    """
+    return (
+        _trigger(after={"heartbeat"}, expect={"heartbeat", *ENDS}, within=SILENCE),
+        _trigger(after=STARTS, expect={"*"}, within=START),  # whatever follows is a sign of life
+    )
+
+
+def _trigger(*, after: Iterable[str], expect: Iterable[str], within: timedelta) -> Any:
+    """After one of these events of a run of ours none of those within the time."""
     from prefect.events.schemas.automations import EventTrigger, Posture
     from prefect.events.schemas.events import ResourceSpecification
+
+    return EventTrigger(
+        after={f"prefect.flow-run.{event}" for event in after},
+        expect={f"prefect.flow-run.{event}" for event in expect},
+        match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+        match_related=ResourceSpecification({"prefect.resource.id": [f"prefect.tag.{TAG}"]}),
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=within,
+    )
+
+
+def _automation(name: str, trigger: Any, message: str) -> str:
+    """The automation of this name; one that is there gets the trigger, and keeps its actions and switch."""
+    from prefect.automations import Automation
+    from prefect.events.actions import ChangeFlowRunState
     from prefect.states import StateType
 
-    wanted = Automation(
-        name=ZOMBIES,
-        trigger=EventTrigger(
-            after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ENDS)},
-            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=SILENCE,
-        ),
-        actions=[
-            ChangeFlowRunState(
-                state=StateType.CRASHED, message="No heartbeat: its process is gone. Run it again."
-            )
-        ],
-    )
     try:
-        return str(Automation.read(name=ZOMBIES).id)
+        found = Automation.read(name=name)
     except ValueError:
-        return str(wanted.create().id)
+        does = ChangeFlowRunState(state=StateType.CRASHED, message=message)
+        return str(Automation(name=name, trigger=trigger, actions=[does]).create().id)
+    if found.trigger.model_dump(exclude={"id"}) != trigger.model_dump(exclude={"id"}):
+        found.trigger = trigger
+        found.update()
+    return str(found.id)

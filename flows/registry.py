@@ -32,6 +32,7 @@ from flows.tracking import (
 from vae_core.errors import InputError, one_line
 
 __all__ = [
+    "ADDRESS",
     "CHALLENGER",
     "CHAMPION",
     "PREVIOUS",
@@ -56,7 +57,7 @@ __all__ = [
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 DECISION = "promotion.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))?/?")
+ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))?/?")
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def resolve(uri: str) -> ModelVersion:
     """
     if not uri.startswith("models:"):
         return _from_folder(uri)
-    match = _URI.fullmatch(uri)
+    match = ADDRESS.fullmatch(uri)
     if match is None:
         raise InputError(
             f'"{one_line(uri)}" is not the address of a model',
@@ -244,7 +245,7 @@ def champion(name: str) -> ModelVersion | None:
 
 def number_of(uri: str) -> str:
     """The version that an address means now, without fetching the model."""
-    match = _URI.fullmatch(uri)
+    match = ADDRESS.fullmatch(uri)
     if match is None:
         raise InputError(f'"{one_line(uri)}" is not the address of a model')
     with asked() as mlflow:

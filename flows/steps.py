@@ -233,27 +233,30 @@ def trained_before(
     return registry.give_alias(found, challenge=challenge)
 
 
-def _settings(options: Mapping[str, Any]) -> Any:
-    """Settings of training; an unknown one or a bad value is the user's to mend."""
+def check_settings(options: Mapping[str, Any]) -> Any:
+    """Settings of training, on any machine; an unknown one or a bad value is the user's to mend."""
     from vae_core.training import Settings
 
     unknown = set(options) - {f.name for f in fields(Settings)}
     if unknown:
-        raise InputError(f"there is no training setting {', '.join(sorted(unknown))}")
-    _check_device(options.get("device", "auto"))
+        raise InputError(f"there is no training setting {one_line(', '.join(sorted(unknown)))}")
+    device = options.get("device", "auto")
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f'there is no device "{one_line(str(device))}"', fix="Say auto, cpu or cuda")
     try:
         return Settings(**options)
     except ValueError as error:
         raise InputError(str(error)) from error
 
 
-def _check_device(device: str) -> None:
+def _settings(options: Mapping[str, Any]) -> Any:
+    """The same for this machine."""
     import torch
 
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f'there is no device "{one_line(device)}"', fix="Say auto, cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
+    chosen = check_settings(options)
+    if chosen.device == "cuda" and not torch.cuda.is_available():
         raise InputError("there is no CUDA device here", fix="Say --device auto")
+    return chosen
 
 
 def _example(data: Any, columns: Iterable[str]) -> Any:

@@ -12,19 +12,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from flows import demo, deployments, prefect_server
+from flows import demo, prefect_server
 from flows.cli import main
 from tests import shop
 from vae_core import publishing
 from vae_core import report as reports
-from vae_core.errors import InputError
 
 pytestmark = pytest.mark.server
 ROOT = Path(__file__).resolve().parent.parent
@@ -237,7 +236,8 @@ def test_a_dataset_file_becomes_deployments_and_its_yaml_says_the_same(
     assert made == ["train/corner-shop", "score/corner-shop"]
     direct = {name: on_the_server(name) for name in made}
     assert [facts["limit"] for facts in direct.values()] == [(1, "ENQUEUE")] * 2
-    assert len(ask("read_automations_by_name", name=prefect_server.ZOMBIES)) == 1
+    for name in (prefect_server.ZOMBIES, prefect_server.STILLBORN):
+        assert len(ask("read_automations_by_name", name=name)) == 1
     assert main(["deploy", str(tmp_path / "shop.toml"), "--yaml"]) == 0
     (tmp_path / "prefect.yaml").write_text(capsys.readouterr().out)
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
@@ -267,6 +267,74 @@ def test_a_deployment_that_the_file_no_longer_asks_for_is_named_with_how_to_remo
     assert json.loads(capsys.readouterr().out)["left"] == ["score/late-shop"]
 
 
+def test_a_dataset_file_that_takes_over_the_deployments_of_another_one_says_so(
+    connected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = []
+    for place in ("north", "north", "south"):
+        (tmp_path / place).mkdir(exist_ok=True)
+        (tmp_path / place / "shop.toml").write_text(SCHEDULED.replace("corner-shop", "twin-shop"))
+        assert main(["deploy", str(tmp_path / place / "shop.toml"), "--json"]) == 0
+        told = capsys.readouterr()
+        said.append(told.err.strip().splitlines())
+        assert len(json.loads(told.out)["warnings"]) == len(said[-1])
+    assert said[:2] == [[], []]
+    (line,) = said[2]
+    assert "train/twin-shop and score/twin-shop read" in line
+    assert all(str(tmp_path / place / "sales.csv") in line for place in ("north", "south"))
+
+
+def test_a_run_that_was_taken_up_and_never_began_crashes_and_one_that_waits_its_turn_does_not(
+    connected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.states import AwaitingConcurrencySlot, Pending, Running, Submitting
+
+    (tmp_path / "shop.toml").write_text(SCHEDULED.replace("corner-shop", "dead-shop"))
+    monkeypatch.setattr(prefect_server, "START", timedelta(seconds=10))
+    assert main(["deploy", str(tmp_path / "shop.toml")]) == 0
+    deployment = ask("read_deployment_by_name", name="train/dead-shop").id
+    went = {
+        "taken up": [Pending()],
+        "submitted": [Pending(), Submitting()],
+        "begun": [Pending(), Submitting(), Running()],
+        "waiting": [Pending(), AwaitingConcurrencySlot()],
+    }
+    runs = {}
+    for name, states in went.items():
+        runs[name] = ask("create_flow_run_from_deployment", deployment_id=deployment).id
+        for state in states:
+            ask("set_flow_run_state", flow_run_id=runs[name], state=state, force=True)
+
+    def now(name: str) -> str:
+        return str(ask("read_flow_run", flow_run_id=runs[name]).state.name)
+
+    try:
+        wait_for(
+            lambda: now("taken up") == now("submitted") == "Crashed", 90, lambda: {n: now(n) for n in runs}
+        )
+        time.sleep(10)  # the others would have had their turn
+        assert (now("begun"), now("waiting")) == ("Running", "AwaitingConcurrencySlot")
+    finally:
+        monkeypatch.undo()
+        prefect_server.make_zombie_automations()  # with the usual time again: other tests start runs
+
+
+def test_an_automation_that_is_there_gets_the_trigger_of_this_release_and_keeps_what_it_does(
+    on_server: str,
+) -> None:
+    from prefect.automations import Automation
+    from prefect.events.actions import DoNothing
+
+    prefect_server.make_zombie_automations()
+    there = Automation.read(name=prefect_server.ZOMBIES)
+    there.trigger.within, there.actions, there.enabled = timedelta(seconds=70), [DoNothing()], False
+    there.update()
+    assert prefect_server.make_zombie_automations()["zombies"] == str(there.id)
+    after = Automation.read(name=prefect_server.ZOMBIES)
+    assert after.trigger.within == prefect_server.SILENCE
+    assert [action.type for action in after.actions] == ["do-nothing"] and not after.enabled
+
+
 def on_the_server(name: str) -> dict[str, Any]:
     """What the server holds of a deployment."""
     held = ask("read_deployment_by_name", name=name)
@@ -278,32 +346,6 @@ def on_the_server(name: str) -> dict[str, Any]:
         "limit": (held.global_concurrency_limit.limit, held.concurrency_options.collision_strategy.value),
         "entrypoint": held.entrypoint,
     }
-
-
-def test_intervals_follow_each_other_without_gap_or_overlap() -> None:
-    moment = datetime(2024, 10, 27, 0, 30, tzinfo=UTC)  # European clocks go back this night
-    for every, cron in (("1h", None), ("15m", None), ("1d", None), (None, "0 * * * *"), (None, "15 2 * * *")):
-        first = deployments.interval(moment, every, cron)
-        following = deployments.interval(first[1] + (first[1] - first[0]), every, cron)
-        assert following[0] == first[1]
-        assert first[1] <= moment < following[1]
-
-
-def test_a_late_run_stands_for_the_interval_of_its_schedule() -> None:
-    due = datetime(2024, 1, 1, 9, tzinfo=UTC)
-    assert deployments.interval(due, "1h", None) == (due - timedelta(hours=1), due)
-    assert deployments.interval(due + timedelta(minutes=59), "1h", None)[1] == due
-
-
-@pytest.mark.parametrize("text", ["1", "h", "0h", "-1h", "1w", "1.5h", ""])
-def test_what_is_no_length_of_time_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="length of time"):
-        deployments.every_of(text)
-
-
-def test_what_is_no_cron_expression_is_refused() -> None:
-    with pytest.raises(InputError, match="not a schedule"):
-        deployments.interval(datetime.now(UTC), None, "every hour")
 
 
 @pytest.mark.slow

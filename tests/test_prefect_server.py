@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -68,3 +73,36 @@ def test_a_server_that_does_not_know_the_password(
 def test_an_error_of_ours_stays_what_it_is() -> None:
     with pytest.raises(RuntimeError, match="ours"), prefect_server.asked():
         raise RuntimeError("ours")
+
+
+def test_only_our_deployed_runs_are_taken_for_dead() -> None:
+    """Runs of other flows beat every 180 seconds, unless told otherwise: they would all be crashed."""
+    from prefect.server.events.schemas.automations import EventTrigger
+    from prefect.server.events.schemas.events import ReceivedEvent
+
+    asked = prefect_server.zombie_triggers()
+    triggers = [EventTrigger.model_validate(trigger.model_dump(mode="json")) for trigger in asked]
+
+    def watched(event: str, *tags: str) -> list[bool]:
+        run = ReceivedEvent(
+            id=uuid4(),
+            occurred=datetime.now(UTC),
+            event=f"prefect.flow-run.{event}",
+            resource={"prefect.resource.id": f"prefect.flow-run.{uuid4()}"},
+            related=[
+                {"prefect.resource.id": f"prefect.tag.{t}", "prefect.resource.role": "tag"} for t in tags
+            ],
+        )
+        return [trigger.covers(run) for trigger in triggers]
+
+    for event in ("heartbeat", "Pending", "Submitting"):
+        assert any(watched(event, "nightly", prefect_server.TAG))
+        assert not any(watched(event, "nightly")) and not any(watched(event))
+
+
+def test_a_served_run_beats_more_often_than_it_is_waited_for() -> None:
+    """Its process has no job variables: what it inherits decides."""
+    asked = "import flows, prefect.settings as s; print(s.get_current_settings().flows.heartbeat_frequency)"
+    bare = {k: v for k, v in os.environ.items() if "HEARTBEAT" not in k}
+    done = subprocess.run([sys.executable, "-c", asked], env=bare, capture_output=True, text=True, check=True)
+    assert 2 * int(done.stdout) < prefect_server.SILENCE.total_seconds()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import threading
@@ -10,14 +11,22 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.runner._hook_runner import HookRunner
+from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+from prefect.states import Crashed
 
-from flows import dataset_file, notifications, scheduled
+from flows import dataset_file, deployments, notifications, scheduled
 from flows.cli import main
 from flows.dataset_file import Notify
+from flows.generate import generate_flow
+from flows.score import score_flow
 from flows.standing import Standing
+from flows.train import train_flow
 from tests import shop
 from vae_core import publishing
 from vae_core.errors import InputError
@@ -153,6 +162,9 @@ def test_one_interval_that_fails_does_not_stop_the_others(
         ('nam = "a"', 'the key "name" is missing'),
         ('name = "a"\nsource = "x"', "nothing to run"),
         ('name = "a b"\nsource = "x"\n[score]', "cannot name a model"),
+        ('name = "a-"\nsource = "x"\n[score]', '"a-" cannot be the name of a dataset'),
+        ('name = "a."\nsource = "x"\n[score]', 'for example "a"'),
+        (f'name = "{"a" * 101}"\nsource = "x"\n[score]', "cannot be the name of a dataset"),
         ('name = "a"\nsource = "x"\n[score]\nevry = "1h"', 'no key "score.evry"'),
         ('name = "a"\nsource = "x"\n[score]\nevery = "1h"', "score.only_interval needs `time`"),
         ('name = "a"\nsource = "x"\n[train]\nwindow = "7d"', "train.window needs `time`"),
@@ -170,6 +182,32 @@ def test_a_mistake_in_a_dataset_file_is_one_line_with_its_key(
     with pytest.raises(InputError) as caught:
         dataset_file.read(path)
     assert message in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_intervals_follow_each_other_without_gap_or_overlap() -> None:
+    moment = datetime(2024, 10, 27, 0, 30, tzinfo=UTC)  # European clocks go back this night
+    for every, cron in (("1h", None), ("15m", None), ("1d", None), (None, "0 * * * *"), (None, "15 2 * * *")):
+        first = deployments.interval(moment, every, cron)
+        following = deployments.interval(first[1] + (first[1] - first[0]), every, cron)
+        assert following[0] == first[1]
+        assert first[1] <= moment < following[1]
+
+
+def test_a_late_run_stands_for_the_interval_of_its_schedule() -> None:
+    due = datetime(2024, 1, 1, 9, tzinfo=UTC)
+    assert deployments.interval(due, "1h", None) == (due - timedelta(hours=1), due)
+    assert deployments.interval(due + timedelta(minutes=59), "1h", None)[1] == due
+
+
+@pytest.mark.parametrize("text", ["1", "h", "0h", "-1h", "1w", "1.5h", ""])
+def test_what_is_no_length_of_time_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="length of time"):
+        deployments.every_of(text)
+
+
+def test_what_is_no_cron_expression_is_refused() -> None:
+    with pytest.raises(InputError, match="not a schedule"):
+        deployments.interval(datetime.now(UTC), None, "every hour")
 
 
 # ------------------------------------------------------------------------------- messages
@@ -241,3 +279,23 @@ def test_a_message_that_cannot_be_delivered_is_a_warning_without_the_secret(
     assert notifications.tell(Notify(webhook_file="nowhere"), RESULT, warn=warnings.append) == []
     assert notifications.tell(Notify(webhook="file:///etc/passwd"), RESULT, warn=warnings.append) == []
     assert len(warnings) == 3 and "403" in warnings[0] and not any("s3cret" in line for line in warnings)
+
+
+@pytest.mark.parametrize("flow", [train_flow, score_flow, generate_flow], ids=lambda flow: flow.name)
+def test_a_crash_is_told_by_the_process_that_watched_the_run(flow: Any, inbox: Inbox) -> None:
+    """The run's own process is gone: Prefect's runner and workers call the hooks, by its hook runner."""
+    given = {"name": "shop", "notify": {"webhook": inbox.address}}
+    crashed = FlowRun(id=uuid4(), name="vain-attempt", flow_id=uuid4(), parameters=given)
+
+    async def resolve(_: FlowRun) -> Any:
+        return flow
+
+    with temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: False}):  # no server is there to be told
+        hooks = HookRunner(resolve_flow=resolve)
+        asyncio.run(hooks.run_crashed_hooks(crashed, Crashed(message="exit code -9")))
+    (message,) = inbox.messages
+    told = {name: message[name] for name in ("event", "flow_run", "state", "message", "dataset")}
+    assert told == {
+        "event": "failed", "flow_run": "vain-attempt", "state": "Crashed", "message": "exit code -9",
+        "dataset": "shop",
+    }  # fmt: skip

@@ -91,7 +91,7 @@ def deploy(
         if as_yaml:
             terminal.print_yaml(deployments.document(file))
         else:
-            terminal.show(deployments.deploy(file), json, terminal.deployments)
+            _show(deployments.deploy(file), json, terminal.deployments)
         return
     if as_yaml:
         raise InputError(
@@ -115,7 +115,7 @@ def deploy(
         name=name,
         every=every,
         cron=cron,
-        announce=lambda result: terminal.show(result, json, terminal.deployed),
+        announce=lambda result: _show(result, json, terminal.deployed),
     )
 
 
@@ -130,6 +130,12 @@ def _check_typed(path: str, output: str, every: str | None, cron: str | None) ->
     for place in (path, output):
         if stores.is_remote(place):
             stores.parted(place)
+
+
+def _show(result: dict[str, Any], json: bool, render: Any) -> None:
+    for warning in result["warnings"]:
+        typer.echo(f"elborank: {warning}", err=True)
+    terminal.show(result, json, render)
 
 
 @app.command(

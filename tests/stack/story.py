@@ -145,7 +145,7 @@ class Story:
         done = self.stack.elborank("deploy", str(file), "--json")
         assert done.returncode == 0, done.stderr
         made = [row["deployment"] for row in json.loads(done.stdout)["deployments"]]
-        self.tell(f"deployed {', '.join(made)}; the zombie automation is there")
+        self.tell(f"deployed {', '.join(made)}; the zombie automations are there")
 
     def train(self) -> str:
         """Monday at 02:30 the schedule trains; the checks make the first version champion. Its hash."""

@@ -43,12 +43,9 @@ class CsvReader:
         block_bytes: int = BLOCK_BYTES,
     ) -> None:
         self.source = source
-        self.encoding = _text_encoding(encoding)
+        self.encoding = text_encoding(encoding)
         self.delimiter = delimiter or ("\t" if ".tsv" in source.path.name.lower() else ",")
-        if len(self.delimiter) != 1 or self.delimiter in '"\r\n':
-            raise InputError(
-                f"{self.delimiter!r} cannot separate columns", fix="Take one character, such as ;"
-            )
+        check_delimiter(self.delimiter)
         self._told = delimiter is not None
         self.block_bytes = block_bytes
         self.names, self._header_bytes = self._header()
@@ -200,7 +197,14 @@ class CsvReader:
         )
 
 
-def _text_encoding(name: str) -> str:
+def check_delimiter(delimiter: str) -> None:
+    """Raises InputError for what cannot stand between two fields."""
+    if len(delimiter) != 1 or delimiter in '"\r\n':
+        raise InputError(f"{delimiter!r} cannot separate columns", fix="Take one character, such as ;")
+
+
+def text_encoding(name: str) -> str:
+    """The encoding's name as Python has it; a mark at the beginning is looked for anyway."""
     try:
         "".encode(name)  # refuses what is no text encoding, such as base64
         found = codecs.lookup(name).name
