@@ -8,7 +8,7 @@ prefect.yaml. `serve` is the short way for one typed command: this process runs 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,9 +19,9 @@ from flows.dataset_file import SECTIONS, DatasetFile, Scheduled
 from flows.intervals import EPOCH, Schedule, every_of
 from flows.prefect_server import TAG
 from flows.registry import home
-from vae_core.errors import InputError
+from vae_core.errors import InputError, one_line
 
-__all__ = ["Deployment", "deploy", "deployments", "document", "every_of", "interval", "serve"]
+__all__ = ["Deployment", "deploy", "deployments", "document", "every_of", "interval", "rescheduled", "serve"]
 
 # What a run needs of its process; the rest comes from the worker.
 ENVIRONMENT = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
@@ -144,7 +144,8 @@ def deploy(file: DatasetFile, *, automation: bool = True) -> dict[str, Any]:
     Runs of one deployment wait for each other (limit 1, ENQUEUE): they would only share the processors, and a
     run that was cancelled for coming early would leave its interval without a report. What the file asked for
     once and does no longer is named under `left`, and stays: somebody else may have made it under this name.
-    So may they have made what is brought up to date: where it read another input, `warnings` says so.
+    So may they have made what is brought up to date: where it read another input, `warnings` says so, and
+    where scoring had another schedule.
     """
     _needs_a_server()
     from flows import prefect_server
@@ -152,7 +153,8 @@ def deploy(file: DatasetFile, *, automation: bool = True) -> dict[str, Any]:
     made = deployments(file)
     reads = {f"{d.flow}/{d.name}": d.parameters["path"] for d in made if "path" in d.parameters}
     with prefect_server.asked():
-        warnings = namesakes.taken_over(prefect_server.there(reads), reads)
+        before = prefect_server.there(reads)
+        warnings = namesakes.taken_over(before, reads) + rescheduled(before, made)
         prefect_server.make_pool(file.deploy.pool, file.deploy.type)
         ids = {f"{d.flow}/{d.name}": prefect_server.apply(d, file.deploy.pool) for d in made}
         left = prefect_server.there(name for s in SECTIONS if (name := f"{s}/{file.name}") not in ids)
@@ -173,6 +175,32 @@ def deploy(file: DatasetFile, *, automation: bool = True) -> dict[str, Any]:
             for d in made
         ],
     }
+
+
+def rescheduled(before: Mapping[str, Mapping[str, Any]], made: Iterable[Deployment]) -> list[str]:
+    """A warning where intervals change from which each report takes its records: the first may overlap.
+
+    `before` are the parameters of the deployments that are there, by FLOW/NAME.
+    """
+    warnings = []
+    for one in made:
+        name = f"{one.flow}/{one.name}"
+        if name not in before or not one.parameters.get("only_interval"):
+            continue
+        old, new = (_intervals(given) for given in (before[name], one.parameters))
+        if old and old != new:
+            warnings.append(
+                f"{name} ran {old} and runs {new} from now on. An interval is refused while a report of the "
+                "old schedule has some of its time: score the rest of it by the old one (elborank backfill)."
+            )
+    return warnings
+
+
+def _intervals(given: Mapping[str, Any]) -> str:
+    """By what a deployment's intervals are cut, in words; empty for one that is started by hand."""
+    if given.get("every"):
+        return f"every {one_line(str(given['every']))}"
+    return f"by cron {one_line(str(given['cron']))} ({given.get('timezone')})" if given.get("cron") else ""
 
 
 def document(file: DatasetFile) -> dict[str, Any]:

@@ -108,6 +108,20 @@ def test_records_that_may_still_arrive_late_are_waited_for(file: Path) -> None:
     assert (done["published"], done["not_over"]) == (1, 0)
 
 
+def test_a_deployment_whose_intervals_change_is_told_of(file: Path) -> None:
+    def made() -> list[deployments.Deployment]:
+        return deployments.deployments(dataset_file.read(file))
+
+    before = {f"{one.flow}/{one.name}": one.parameters for one in made()}
+    assert deployments.rescheduled(before, made()) == []
+    file.write_text(file.read_text().replace("top_k = 1", "top_k = 2\ndelay = '1h'"))
+    assert deployments.rescheduled(before, made()) == []
+    file.write_text(file.read_text().replace('every = "1d"', 'every = "1h"'))
+    (line,) = deployments.rescheduled(before, made())
+    assert line.startswith("score/shop ran every 1d and runs every 1h from now on.")
+    assert deployments.rescheduled({}, made()) == []
+
+
 def test_a_backfill_into_the_future_says_what_it_left_out(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
