@@ -37,7 +37,7 @@ def _said(file: DatasetFile) -> Iterator[tuple[str, Any, Check]]:
         ("model", file.model, _model),
         ("time", file.time, _not_empty),
         ("encoding", file.encoding, _encoding),
-        ("delimiter", file.delimiter, _delimiter),
+        ("delimiter", file.delimiter or None, _delimiter),
         ("deploy.pool", file.deploy.pool, _pool),
         ("deploy.image", file.deploy.image, _not_empty),
     )

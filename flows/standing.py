@@ -6,15 +6,16 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from flows import descriptions, remote, steps
 from flows.intervals import Interval, in_utc
-from vae_core import publishing
 from vae_core.errors import InputError, Refused
 
 __all__ = ["Standing"]
+
+BEFORE = 50  # places that are looked at before an interval, until so many say what time they have: a report
+ENOUGH = 3  # that was made by --replace may lie inside another
 
 
 @dataclass
@@ -56,23 +57,32 @@ class Standing:
         }
 
     @cached_property
-    def _places(self) -> list[str]:
-        """Of intervals with a report, in order of time; listed once."""
-        return remote.places(self.output, self.dataset)
+    def _places(self) -> list[tuple[datetime, str]]:
+        """Starts of intervals with a report, and its place, in order of time; listed once."""
+        return sorted((_start(name), name) for name in remote.places(self.output, self.dataset))
 
     def _refuse_overlap(self, interval: Interval) -> None:
-        """Of the reports before, only the last one can reach in; of those that begin inside two will do."""
-        first, last = (bisect_left(self._places, _place(self.dataset, moment)) for moment in interval)
-        inside = self._places[first:last]
-        for name in [*self._places[:first][-1:], *inside[:1], *inside[1:][-1:]]:
-            other = self._interval(name)
-            if other is not None and other[1] > interval[0]:
-                raise Refused(
-                    f"{self.output.rstrip('/')}/{self.dataset}/{name} is the report of {_span(other)}, and "
-                    f"one of {_span(interval)} would hold some of its records again: has the schedule "
-                    "changed? Score what is left of that time by the old schedule (elborank backfill), or "
-                    "say --replace."
-                )
+        """Those that begin inside, and of those before the last ones: one may reach over others into it."""
+        first, last = (bisect_left(self._places, (moment, "")) for moment in interval)
+        for _, name in self._places[first:last]:
+            self._refuse_if_shared(name, interval)
+        told = 0
+        for _, name in reversed(self._places[max(0, first - BEFORE) : first]):
+            told += self._refuse_if_shared(name, interval)
+            if told == ENOUGH:
+                return
+
+    def _refuse_if_shared(self, name: str, interval: Interval) -> bool:
+        """Raises Refused where the report has some of the interval's time; whether it says what it has."""
+        other = self._interval(name)
+        if other is not None and other[0] < interval[1] and other[1] > interval[0]:
+            raise Refused(
+                f"{self.output.rstrip('/')}/{self.dataset}/{name} is the report of {_span(other)}, and "
+                f"one of {_span(interval)} would hold some of its records again: has the schedule "
+                "changed? Score what is left of that time by the old schedule (elborank backfill), or "
+                "say --replace."
+            )
+        return other is not None
 
     def _interval(self, name: str) -> Interval | None:
         """The interval of the report in this place; None where it does not say, or nobody can read it."""
@@ -84,8 +94,14 @@ class Standing:
         return None if manifest is None or end is None else (datetime.fromisoformat(manifest["as_of"]), end)
 
 
-def _place(dataset: str, moment: datetime) -> str:
-    return publishing.final_folder(Path(), dataset, "", moment).name
+def _start(place: str) -> datetime:
+    """Where an interval begins, by its report's place.
+
+    >>> _start("as_of=20240129T060000.500000Z").isoformat()
+    '2024-01-29T06:00:00.500000+00:00'
+    """
+    whole, _, fraction = place.removeprefix("as_of=").removesuffix("Z").partition(".")
+    return datetime.strptime(f"{whole}.{fraction or 0}+0000", "%Y%m%dT%H%M%S.%f%z")
 
 
 def _end(manifest: dict[str, Any]) -> datetime | None:

@@ -55,6 +55,8 @@ def test_keys_that_are_written_differently_are_different_records(tmp_path: Path,
         ("string", {"a_parquet": [12, 13]}, ["12", "13"]),
         ("string", {"a_csv": [" 12", "12"]}, [" 12", "12"]),
         ("int64", {"a_csv": ["12"], "b_csv": ["012"]}, ["12", "012"]),
+        ("int64", {"a_csv": ["12.0", "13.0"]}, ["12", "13"]),  # as pandas writes them beside a missing one
+        ("int64", {"a_csv": ["12.0", "12"]}, ["12.0", "12"]),
         ("int64", {"a_parquet": [12], "b_parquet": ["012"]}, ["12", "012"]),
         ("int64", {"a_parquet": [12.0, 12.5]}, ["12", "12.5"]),
         ("int64", {"a_csv": ["2024-01-01", "2024-01-02"]}, ["2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z"]),

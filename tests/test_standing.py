@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -76,6 +77,28 @@ def test_a_day_gets_no_report_beside_those_of_some_of_its_hours(every, tmp_path:
     (row,) = scheduled.backfill(every("1d"), MIDNIGHT, hours(24))["intervals"]
     assert "as_of=20240129T060000Z is the report of 2024-01-29 06:00 to 2024-01-29 12:00" in row["problem"]
     assert len(ranked(tmp_path / "out" / "shop")) == 12
+
+
+def test_a_report_of_all_records_hides_none_that_lies_before_it(every, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert scheduled.backfill(every("1d"), MIDNIGHT, hours(24))["published"] == 1
+    aside = tmp_path / "out" / "shop" / "as_of=20240129T050000Z"
+    shutil.copytree(tmp_path / "out" / "shop" / "as_of=20240129T000000Z", aside)
+    manifest = publishing.read_manifest(aside) | {"as_of": "2024-01-29T05:00:00Z"}
+    sealed = {k: v for k, v in manifest.items() if k not in ("sha256", "interval_end")}
+    publishing.write_json(aside / publishing.MANIFEST, sealed | {"sha256": publishing.run_hash(sealed)})
+    told = scheduled.backfill(every("6h"), hours(6), hours(30))
+    assert [row["outcome"] for row in told["intervals"]] == ["failed"] * 3 + ["published"]
+
+
+def test_half_a_second_later_is_later(every, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert scheduled.backfill(every("6h"), hours(6), hours(12))["published"] == 1
+    place = tmp_path / "out" / "shop" / "as_of=20240129T060000Z"
+    late = place.with_name("as_of=20240129T060000.500000Z")
+    place.rename(late)
+    manifest = publishing.read_manifest(late) | {"as_of": "2024-01-29T06:00:00.500000Z"}
+    sealed = {k: v for k, v in manifest.items() if k != "sha256"}
+    publishing.write_json(late / publishing.MANIFEST, sealed | {"sha256": publishing.run_hash(sealed)})
+    assert scheduled.backfill(every("6h"), MIDNIGHT, hours(6))["published"] == 1
 
 
 def test_a_damaged_report_does_not_keep_other_intervals_waiting(every, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -160,7 +160,7 @@ def found_types(
 
 def key_types(readers: Sequence[Reader], trained: Mapping[str, str]) -> dict[str, str]:
     """The types of key columns that are no features of a model: those of training (`trained`) where every key
-    stays as it stands, else those that the files have. No record is refused or merged for its key's type."""
+    stays as it stands, else those that the files have."""
     texts = []
     for name, wanted in trained.items():
         kinds = [reader.types[name] for reader in readers]
@@ -172,7 +172,20 @@ def key_types(readers: Sequence[Reader], trained: Mapping[str, str]) -> dict[str
     for name in rest:
         if {found[name], trained[name]} == {"int64", "double"} and _are_whole(readers, name):
             found[name] = trained[name]
+        elif (found[name], trained[name]) == ("string", "int64") and _as_pandas_writes(readers, name):
+            found[name] = "int64"
     return found
+
+
+def _as_pandas_writes(readers: Sequence[Reader], name: str) -> bool:
+    """Whether all keys are whole numbers with `.0`: pandas writes them so where one was missing."""
+    for reader in readers:
+        for block in reader.blocks([name]):
+            texts = pc.drop_null(block.table.column(0).cast(pa.string()))
+            fits = pc.match_substring_regex(texts, r"^(-?[1-9][0-9]{0,14}\.0|0\.0|)$")
+            if not pc.all(fits, min_count=0).as_py():
+                return False
+    return True
 
 
 def _are_whole(readers: Sequence[Reader], name: str) -> bool:
