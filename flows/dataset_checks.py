@@ -1,6 +1,7 @@
 """What a dataset file may say, but no run could use: refused when it is deployed, not at every interval.
 
 Each check is the one that the run itself would make, as far as it can be made without data, model and server.
+What makes it is imported when there is such a key: a file without settings does not wait for torch.
 """
 
 from __future__ import annotations

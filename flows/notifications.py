@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flows.dataset_file import Notify
+from vae_core import stores
 from vae_core.errors import InputError, one_line
 
 __all__ = ["check_address", "occasions", "send", "tell", "tell_promotion"]
@@ -115,10 +116,5 @@ def _address(notify: Notify) -> str:
 
 def check_address(address: str) -> None:
     """Raises InputError where nothing can be posted to; the address may be a secret and is not shown."""
-    try:
-        parts = urlsplit(address)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a bracket or a port that is none
-        usable = False
-    if not usable:
+    if not stores.is_http(address):
         raise InputError("the webhook is no http address", fix="Write https://HOST/PATH")

@@ -52,3 +52,16 @@ class Shop:
 
 TRAIN = ["train", "sales.csv", "--until", TRAINED_UNTIL, "--name", "shop", "--id", "sale", "--steps", "200"]
 SCORE = ["score", "sales.csv", "--from", TRAINED_UNTIL, "--model", "models:/shop@champion"]
+
+
+DATASET_FILE = """
+name = "shop"
+source = "sales.csv"
+ids = ["sale"]
+time = "hour"
+output = "{output}"
+
+[score]
+every = "{every}"
+top_k = 1
+"""

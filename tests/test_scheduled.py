@@ -31,23 +31,11 @@ from tests import shop
 from vae_core import publishing
 from vae_core.errors import InputError
 
-FILE = """
-name = "shop"
-source = "sales.csv"
-ids = ["sale"]
-time = "hour"
-output = "{output}"
-
-[score]
-every = "1d"
-top_k = 1
-"""
-
 
 @pytest.fixture
 def file(in_shop: shop.Shop, tmp_path: Path) -> Path:
     path = in_shop.folder / "shop.toml"
-    path.write_text(FILE.format(output=tmp_path / "out"))
+    path.write_text(shop.DATASET_FILE.format(every="1d", output=tmp_path / "out"))
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,27 +15,17 @@ from flows.dataset_file import DatasetFile
 from tests import shop
 from vae_core import publishing
 
-FILE = """
-name = "shop"
-source = "sales.csv"
-ids = ["sale"]
-time = "hour"
-output = "{output}"
-
-[score]
-every = "{every}"
-top_k = 1
-"""
 MIDNIGHT = datetime(2024, 1, 29, tzinfo=UTC)
+Every = Callable[[str], DatasetFile]
 
 
 @pytest.fixture
-def every(in_shop: shop.Shop, tmp_path: Path):  # type: ignore[no-untyped-def]
+def every(in_shop: shop.Shop, tmp_path: Path) -> Every:
     """A dataset file with this length of intervals."""
 
     def written(length: str) -> DatasetFile:
         path = in_shop.folder / "shop.toml"
-        path.write_text(FILE.format(output=tmp_path / "out", every=length))
+        path.write_text(shop.DATASET_FILE.format(output=tmp_path / "out", every=length))
         return dataset_file.read(path)
 
     return written
@@ -50,7 +41,7 @@ def ranked(folder: Path) -> list[str]:
     return sorted(pd.concat([pd.read_parquet(place / "report.parquet") for place in places])["record_id"])
 
 
-def test_a_longer_interval_is_no_report_of_its_first_hours(every, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_longer_interval_is_no_report_of_its_first_hours(every: Every, tmp_path: Path) -> None:
     assert scheduled.backfill(every("6h"), MIDNIGHT, hours(12))["published"] == 2
     (row,) = scheduled.backfill(every("1d"), MIDNIGHT, hours(24))["intervals"]
     assert row["outcome"] == "failed"
@@ -61,7 +52,7 @@ def test_a_longer_interval_is_no_report_of_its_first_hours(every, tmp_path: Path
     assert scheduled.backfill(every("1d"), MIDNIGHT, hours(24), replace=True)["published"] == 1
 
 
-def test_hours_of_a_day_that_has_its_report_get_none_of_their_own(every, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_hours_of_a_day_that_has_its_report_get_none_of_their_own(every: Every, tmp_path: Path) -> None:
     assert scheduled.backfill(every("1d"), MIDNIGHT, hours(24))["published"] == 1
     told = scheduled.backfill(every("6h"), MIDNIGHT, hours(30))
     assert [row["outcome"] for row in told["intervals"]] == ["failed"] * 4 + ["published"]
@@ -72,14 +63,14 @@ def test_hours_of_a_day_that_has_its_report_get_none_of_their_own(every, tmp_pat
     assert ranked(tmp_path / "out" / "shop") == sorted(shop.sales()["sale"].iloc[28 * 24 : 29 * 24 + 6])
 
 
-def test_a_day_gets_no_report_beside_those_of_some_of_its_hours(every, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_day_gets_no_report_beside_those_of_some_of_its_hours(every: Every, tmp_path: Path) -> None:
     assert scheduled.backfill(every("6h"), hours(6), hours(18))["published"] == 2
     (row,) = scheduled.backfill(every("1d"), MIDNIGHT, hours(24))["intervals"]
     assert "as_of=20240129T060000Z is the report of 2024-01-29 06:00 to 2024-01-29 12:00" in row["problem"]
     assert len(ranked(tmp_path / "out" / "shop")) == 12
 
 
-def test_a_report_of_all_records_hides_none_that_lies_before_it(every, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_report_of_all_records_hides_none_that_lies_before_it(every: Every, tmp_path: Path) -> None:
     assert scheduled.backfill(every("1d"), MIDNIGHT, hours(24))["published"] == 1
     aside = tmp_path / "out" / "shop" / "as_of=20240129T050000Z"
     shutil.copytree(tmp_path / "out" / "shop" / "as_of=20240129T000000Z", aside)
@@ -90,7 +81,7 @@ def test_a_report_of_all_records_hides_none_that_lies_before_it(every, tmp_path:
     assert [row["outcome"] for row in told["intervals"]] == ["failed"] * 3 + ["published"]
 
 
-def test_half_a_second_later_is_later(every, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_half_a_second_later_is_later(every: Every, tmp_path: Path) -> None:
     assert scheduled.backfill(every("6h"), hours(6), hours(12))["published"] == 1
     place = tmp_path / "out" / "shop" / "as_of=20240129T060000Z"
     late = place.with_name("as_of=20240129T060000.500000Z")
@@ -101,7 +92,7 @@ def test_half_a_second_later_is_later(every, tmp_path: Path) -> None:  # type: i
     assert scheduled.backfill(every("6h"), MIDNIGHT, hours(6))["published"] == 1
 
 
-def test_a_damaged_report_does_not_keep_other_intervals_waiting(every, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_report_does_not_keep_other_intervals_waiting(every: Every, tmp_path: Path) -> None:
     assert scheduled.backfill(every("6h"), hours(6), hours(12))["published"] == 1
     (tmp_path / "out" / "shop" / "as_of=20240129T060000Z" / publishing.MANIFEST).write_text("{}")
     told = scheduled.backfill(every("6h"), MIDNIGHT, hours(24))

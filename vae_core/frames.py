@@ -133,20 +133,15 @@ def by_name(kinds: Any) -> dict[str, str]:
 def check_names(X: pd.DataFrame, model: FittedModel) -> None:
     """Raise ValueError where a frame's columns are not training's, in training's order.
 
-    scikit-learn compares names where all are texts; years, or pairs of a MultiIndex, it takes by position.
+    scikit-learn has counted them, and compares names where all are texts; years, or pairs of a MultiIndex, it
+    takes by position.
     """
-    here, trained = [str(name) for name in X.columns], list(model.encoding.columns)
-    if here == trained:
-        return
-    place = next((k for k, pair in enumerate(zip(here, trained, strict=False)) if pair[0] != pair[1]), None)
-    told = (
-        f"column {place} is {here[place]!r}, was {trained[place]!r}"
-        if place is not None
-        else "another number"
-    )
-    raise ValueError(
-        f"The feature names should match those that were passed during fit, in their order: {told}"
-    )
+    for place, (found, trained) in enumerate(zip(map(str, X.columns), model.encoding.columns, strict=True)):
+        if found != trained:
+            raise ValueError(
+                "The feature names should match those that were passed during fit, in their order: "
+                f"column {place} is {found!r}, was {trained!r}"
+            )
 
 
 def whole_number(name: str, given: Any, *, least: int) -> int:
@@ -212,9 +207,9 @@ def _as_times(column: pd.Series, dtype: Any) -> pd.Series:
     there = column.dt.tz_localize(None) if zone is None else column.dt.tz_convert(zone)
     try:
         exact = there.astype(dtype)
-        return exact if (exact == there).all() else there
-    except (ValueError, TypeError, OverflowError, NotImplementedError):  # beyond nanoseconds' years; dates
+    except ValueError:  # a unit too fine for its years, NumPy's and Arrow's: training's own fitted
         return there
+    return exact if ((exact == there) | there.isna()).all() else there
 
 
 def _narrowed(column: pd.Series, dtype: Any) -> pd.Series:

@@ -6,10 +6,10 @@ trust only folders that have one.
 
 from vae_core.stores.inputs import fetch
 from vae_core.stores.lease import lease
-from vae_core.stores.objects import Store, is_remote, open_store, parted
+from vae_core.stores.objects import Store, is_http, is_remote, open_store, parted
 from vae_core.stores.reports import current, fetch_report, of_intervals, publish, published, read_manifest
 
 __all__ = [
-    "Store", "current", "fetch", "fetch_report", "is_remote", "lease", "of_intervals", "open_store",
-    "parted", "publish", "published", "read_manifest",
+    "Store", "current", "fetch", "fetch_report", "is_http", "is_remote", "lease", "of_intervals",
+    "open_store", "parted", "publish", "published", "read_manifest",
 ]  # fmt: skip

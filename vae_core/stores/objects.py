@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from vae_core.errors import InputError, one_line
 
-__all__ = ["Entry", "Store", "is_remote", "open_store", "parted"]
+__all__ = ["Entry", "Store", "is_http", "is_remote", "open_store", "parted"]
 
 SCHEMES = ("s3",)
 PART = 64 << 20  # bytes of one request; larger objects are sent in parts
@@ -270,19 +270,28 @@ def parted(address: str) -> tuple[str, str]:
     return parts.netloc, root
 
 
+def is_http(address: str) -> bool:
+    """Whether a server can be asked at an address.
+
+    >>> [is_http(text) for text in ("https://host:9000/x", "host:9000", "http://host:x", "http://[x")]
+    [True, False, False, False]
+    """
+    try:
+        parts = urlsplit(address)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a bracket or a port that is none
+        return False
+
+
 def _endpoint() -> dict[str, str]:
     """The address of a store other than Amazon's, as pyarrow takes it."""
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         if text := os.environ.get(name):
-            try:
-                parts = urlsplit(text)
-                good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-            except ValueError:  # such as a port that is no number
-                good = False
-            if not good:
+            if not is_http(text):
                 told = one_line(text.rpartition("@")[2])  # never a password
                 raise InputError(
                     f'{name} "{told}" is no address of a server', fix="Write http://HOST:PORT or https://HOST"
                 )
+            parts = urlsplit(text)
             return {"endpoint_override": parts.netloc, "scheme": parts.scheme}
     return {}
