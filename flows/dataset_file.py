@@ -70,6 +70,10 @@ class Train(Scheduled):
         return None if value is None else value if every_of(value) else None
 
 
+# What scoring takes from its section as it stands there.
+SCORED_BY = ("fdr", "alpha", "top_k", "workers", "device", "members", "on_drift", "hide_values")
+
+
 class Score(Scheduled):
     """Scoring: each run ranks the records of its interval (`only_interval`), or all that there are."""
 
@@ -77,6 +81,7 @@ class Score(Scheduled):
     alpha: Share | None = None
     top_k: Annotated[int, Field(ge=0)] | None = None
     workers: Count = 1
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
     members: str | None = None
     only_interval: bool = True
     on_drift: Literal["warn", "fail"] = (

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import datasets, namesakes
-from flows.dataset_file import SECTIONS, DatasetFile, Scheduled
+from flows.dataset_file import SCORED_BY, SECTIONS, DatasetFile, Scheduled
 from flows.intervals import EPOCH, Schedule, every_of
 from flows.prefect_server import TAG
 from flows.registry import home
@@ -93,14 +93,13 @@ def train_parameters(file: DatasetFile, chosen: Any) -> dict[str, Any]:
 
 def score_parameters(file: DatasetFile, chosen: Any) -> dict[str, Any]:
     """Those of the flow `score`."""
-    names = ("fdr", "alpha", "top_k", "workers", "members", "on_drift", "hide_values")
     return {
         "path": file.source,
         "model": file.champion,
         "output": file.output,
         "only_interval": chosen.only_interval and chosen.scheduled,
         "notify": _notify(file),
-        **{name: getattr(chosen, name) for name in names},
+        **{name: getattr(chosen, name) for name in SCORED_BY},
         **_reading(file),
         **_when(chosen),
     }

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flows import steps
-from flows.dataset_file import DatasetFile
+from flows.dataset_file import SCORED_BY, DatasetFile
 from flows.intervals import Interval, Schedule, in_utc
 from flows.standing import Standing
 from vae_core.errors import InputError, Refused, one_line
@@ -125,9 +125,6 @@ def score_options(file: DatasetFile, interval: Interval) -> Mapping[str, Any]:
         "encoding": file.encoding,
         "delimiter": file.delimiter,
         "on_schema": file.on_schema,
-        **{
-            name: getattr(chosen, name)
-            for name in ("fdr", "alpha", "top_k", "workers", "members", "on_drift", "hide_values")
-        },
+        **{name: getattr(chosen, name) for name in SCORED_BY},
         **of_interval(interval, only=chosen.only_interval),
     }

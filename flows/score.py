@@ -52,6 +52,7 @@ def score_flow(
     replace: bool = False,
     workers: Annotated[int, Field(ge=1)] = 1,
     engine: Literal["local", "ray"] = "local",
+    device: Literal["auto", "cpu", "cuda"] = "cpu",
     draws: Annotated[int, Field(ge=1)] | None = None,
     members: str | None = None,
     rank_by: str | None = None,
@@ -86,6 +87,7 @@ def score_flow(
             publish_report(kept)
             return kept
     decision = steps.check_decision(fdr=fdr, alpha=alpha, top_k=top_k)
+    steps.check_device(device, engine)
     version, warnings = last_known.resolve(model, resolve)
     for warning in warnings:
         warn()(warning)
@@ -109,6 +111,7 @@ def score_flow(
         "replace": replace,
         "workers": workers,
         "engine": engine,
+        "device": device,
         "draws": draws,
         "members": members,
         "rank_by": rank_by,

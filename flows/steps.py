@@ -235,14 +235,13 @@ def trained_before(
 
 def check_settings(options: Mapping[str, Any]) -> Any:
     """Settings of training, on any machine; an unknown one or a bad value is the user's to mend."""
+    from vae_core import devices
     from vae_core.training import Settings
 
     unknown = set(options) - {f.name for f in fields(Settings)}
     if unknown:
         raise InputError(f"there is no training setting {one_line(', '.join(sorted(unknown)))}")
-    device = options.get("device", "auto")
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f'there is no device "{one_line(str(device))}"', fix="Say auto, cpu or cuda")
+    devices.kind(str(options.get("device", "auto")))
     try:
         return Settings(**options)
     except ValueError as error:
@@ -251,12 +250,21 @@ def check_settings(options: Mapping[str, Any]) -> Any:
 
 def _settings(options: Mapping[str, Any]) -> Any:
     """The same for this machine."""
-    import torch
+    from vae_core import devices
 
     chosen = check_settings(options)
-    if chosen.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("there is no CUDA device here", fix="Say --device auto")
+    devices.device(chosen.device)
     return chosen
+
+
+def check_device(name: str, engine: str) -> None:
+    """A device to score on, before anything is read; a cluster's GPUs are elsewhere."""
+    if name == "cpu":
+        return
+    from vae_core import devices  # torch takes a second to import
+
+    if devices.kind(name) == "cuda" and engine == "local":
+        devices.device("cuda")
 
 
 def _example(data: Any, columns: Iterable[str]) -> Any:
@@ -281,9 +289,10 @@ def score(path: str, *, model: str, progress: Any = None, **options: Any) -> dic
         decision = check_decision(**{k: options.pop(k, None) for k in ("fdr", "alpha", "top_k")})
         ranking = {k: options.pop(k) for k in ("output", "as_of", "replace", "workers", "members")}
         ranking |= {"allow_empty": options.get("allow_empty", False), "rank_by": options.pop("rank_by", None)}
-        further = ("engine", "draws", "on_drift", "hide_values")
+        further = ("engine", "device", "draws", "on_drift", "hide_values")
         ranking |= {k: options.pop(k) for k in further if k in options}
         ranking["interval_end"] = end_of(ranking["as_of"], options.get("start"), options.get("until"))
+        check_device(ranking.get("device", "cpu"), ranking.get("engine", "local"))
         engines.get_ready(ranking.get("engine", "local"), ranking["workers"])
         version, warnings = last_known.resolve(model)
         reads = as_the_model_reads(version, options.pop("images", None))
@@ -329,6 +338,7 @@ def rank(
     replace: bool = False,
     workers: int = 1,
     engine: str = "local",
+    device: str = "cpu",
     draws: int | None = None,
     members: str | None = None,
     rank_by: str | None = None,
@@ -366,6 +376,7 @@ def rank(
         draws=draws,
         allow_empty=allow_empty,
         rank_by=rank_by,
+        device=device,
         hide_values=hide_values,
         **({"members": tuple(members.split(","))} if members else {}),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 LAUNCHED = int(os.environ.get("WORLD_SIZE", "1")) > 1
+_told: list[bool] = []  # what the others were told
 
 
 def train(path: str, *, name: str, progress: Any = None, **options: Any) -> dict[str, Any] | None:
@@ -17,7 +18,12 @@ def train(path: str, *, name: str, progress: Any = None, **options: Any) -> dict
 
     with distributed.joined() as (number, _):
         if number == 0:
-            return steps.train(path, name=name, progress=progress, **options)
+            try:
+                return steps.train(path, name=name, progress=progress, **options)
+            except Exception:
+                if not _told:  # the others wait to hear of it, and have nothing to add
+                    tell(False)
+                raise
         if distributed.first_says(False):  # the first one has ingested, and there is something to train
             settings, kinds = options.pop("settings", {}), options.pop("kinds", {})
             options.pop("retrain", None)
@@ -33,4 +39,4 @@ def tell(train: bool) -> None:
     if LAUNCHED:
         from vae_core import distributed
 
-        distributed.first_says(train)
+        _told.append(distributed.first_says(train))

@@ -83,6 +83,7 @@ TYPED = [
     ("a preset that is not there", ["train", "sales.csv", "--name", "x", "--preset", "best"], "best"),
     ("a key that is not there", ["train", "sales.csv", "--name", "x", "--id", "salt"], 'the nearest name here is "sale". The columns here are sale, hour, weight, price, kind, card.'),
     ("a device that is not there", ["train", "sales.csv", "--name", "x", "--device", "tpu"], "Say auto, cpu or cuda"),
+    ("a device to score on that is not there", ["score", "sales.csv", "--model", MODEL, "--device", "tpu"], "Say auto, cpu or cuda"),
     ("no steps", ["train", "sales.csv", "--name", "x", "--steps", "0"], "greater than or equal to 1"),
     ("a learning rate that diverges", ["train", "sales.csv", "--name", "x", "--learning-rate", "1e30", "--steps", "50"], "Try a lower learning rate"),
     ("a latent space without dimensions", ["train", "sales.csv", "--name", "x", "--latent", "0"], "greater than or equal to 1"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.stand_in import make_dataset, make_job
 from tests.test_engines import die_always, die_once, refuse_three, square
 from vae_core import job
 from vae_core.engines import WorkerDied, map_units
-from vae_core.engines.ray import prepare
+from vae_core.engines.ray import _share_of_gpus, prepare
 from vae_core.errors import InputError
 
 prepare()
@@ -68,3 +69,15 @@ def test_a_reader_that_stops_early_leaves_no_actor_behind() -> None:
     next(results)
     results.close()  # type: ignore[attr-defined]
     assert sorted(map_units(range(3), square, engine="ray", workers=2)) == [0, 1, 4]  # there is room
+
+
+def test_actors_share_the_gpus_of_the_cluster_and_need_some() -> None:
+    with pytest.raises(InputError, match=r"the Ray cluster has no GPU.*Say --device cpu"):
+        list(map_units(range(3), square, engine="ray", workers=1, gpu=True))
+
+
+@pytest.mark.parametrize(("gpus", "workers", "share"), [(4, 2, 1), (4, 4, 1), (1, 3, 1 / 3), (2, 5, 1 / 3)])
+def test_so_many_actors_fit_the_gpus(gpus: int, workers: int, share: float) -> None:
+    cluster = SimpleNamespace(cluster_resources=lambda: {"CPU": 8.0, "GPU": float(gpus)})
+    assert _share_of_gpus(cluster, workers) == share
+    assert gpus * int(1 / share + 1e-9) >= workers

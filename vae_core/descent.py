@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vae_core import distributed
+from vae_core import devices, distributed
 from vae_core.adam import FlatAdam
 from vae_core.bounds import kl_standard_normal
 from vae_core.checkpoint import Checkpoint
@@ -57,6 +57,7 @@ class Run:
     seed: int
 
 
+@devices.exact()
 def optimise(
     run: Run, progress: Callable[[Progress], None] | None, checkpoint: Path | None
 ) -> list[dict[str, float]]:

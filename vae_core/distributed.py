@@ -15,12 +15,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vae_core.errors import InputError
-
 # One process reads and checks the input while the others wait for it.
 PATIENCE = timedelta(hours=24)
 
-__all__ = ["device", "first_says", "joined", "place", "same_everywhere", "sum_over_all"]
+__all__ = ["first_says", "joined", "place", "same_everywhere", "sum_over_all"]
 
 
 def place() -> tuple[int, int]:
@@ -38,31 +36,18 @@ def place() -> tuple[int, int]:
 def joined() -> Iterator[tuple[int, int]]:
     """Meet the other processes that torchrun has launched (its environment says so), and part at the end.
 
-    Gloo on processors, NCCL where there are GPUs. Without torchrun, or inside a group that exists: nothing.
+    Gloo sums what processors hold, NCCL what GPUs hold. Without torchrun, or in a group that exists: nothing.
     """
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ
     if not launched or place()[1] > 1:
         yield place()
         return
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield place()
     finally:
         dist.destroy_process_group()
-
-
-def device(name: str) -> torch.device:
-    """A device by its name; "auto" is this process's own GPU where there is one, else the processor.
-
-    Raises InputError for a GPU where torch can use none.
-    """
-    if name != "auto":
-        if torch.device(name).type == "cuda" and not torch.cuda.is_available():
-            fix = 'Say "auto" or "cpu", or install a build of torch for it'
-            raise InputError(f'device "{name}": there is no GPU that torch can use', fix=fix)
-        return torch.device(name)
-    return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")
 
 
 def sum_over_all(tensor: Tensor) -> Tensor:
@@ -81,5 +66,4 @@ def same_everywhere(tensor: Tensor) -> Tensor:
 
 def first_says(answer: bool) -> bool:
     """The first process's answer, in every process, once all have come here."""
-    where = "cuda" if dist.is_initialized() and dist.get_backend() == "nccl" else "cpu"
-    return bool(same_everywhere(torch.tensor([answer], dtype=torch.uint8, device=where)))
+    return bool(same_everywhere(torch.tensor([answer], dtype=torch.uint8)))

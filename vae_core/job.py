@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class Job:
     draws: int | None = None  # default: the model's own
     members: tuple[str, ...] | None = None  # default: all that the model has
     rank_by: str | None = None  # default: the model's own score; "elbo": the pure bound
+    device: str = "cpu"  # that scores: cpu, cuda (a GPU), auto (a GPU where there is one)
     explained: int = 10_000  # so many records from the top get reasons, and all that are flagged
     reasons: int = 5  # of a record
     pictured: int = 20  # so many images from the top get a pixel map
@@ -122,6 +123,15 @@ def run(
     return Outcome(plan.published, publishing.read_manifest(plan.published), fresh=False)
 
 
+def _on_its_device(job: Job) -> Job:
+    """The job with "cpu" or "cuda" for its device: what decides the last digits of the report."""
+    if job.device == "cpu":
+        return job
+    from vae_core import devices  # torch takes seconds to import
+
+    return replace(job, device=devices.kind(job.device))
+
+
 def cut(data: sources.Dataset, rows_per_unit: int | None = None) -> tuple[sources.Unit, ...]:
     """The units of a dataset, in order: of 65,536 records, or fewer where a record is wide."""
     fitting, fewest = CELLS_PER_UNIT // data.cells, 256 if data.image is None else 16
@@ -130,6 +140,7 @@ def cut(data: sources.Dataset, rows_per_unit: int | None = None) -> tuple[source
 
 def prepare(job: Job, *, replace: bool = False) -> Plan:
     """Open the input, cut it into units, and find out whether there is anything to do. Writes nothing."""
+    job = _on_its_device(job)
     data = sources.open_dataset(job.dataset)
     if data.rows == 0 and not job.allow_empty:
         raise InputError(
@@ -157,8 +168,10 @@ def score(
 ) -> list[UnitResult]:
     """Score every unit that is not finished yet, and return the results of all, in order."""
     _make(scored_file(plan.staging, "").parent)
-    work = ScoreUnit(str(plan.data.folder), _choice(plan), str(plan.staging))
-    done = map_units(plan.units, work, engine=engine, workers=workers, on_done=on_done)
+    device = plan.job.device  # reasons, of few records, are the processor's
+    work = ScoreUnit(str(plan.data.folder), replace(_choice(plan), device=device), str(plan.staging))
+    options: dict[str, Any] = {"engine": engine, "workers": workers, "gpu": device == "cuda"}
+    done = map_units(plan.units, work, on_done=on_done, **options)
     return sorted(done, key=lambda result: result.id)
 
 
@@ -242,6 +255,8 @@ def _inputs(job: Job, data: sources.Dataset, digest: str) -> dict[str, Any]:
         chosen["pictured"] = job.pictured
     if job.hide_values:
         chosen["hide_values"] = True
+    if job.device != "cpu":
+        chosen["device"] = job.device  # its rounding is its own
     if job.draws is not None:
         chosen["noise"] = "pairs"  # other numbers of draws than the model's own were once drawn otherwise
     return chosen | {
@@ -263,7 +278,7 @@ def _inputs(job: Job, data: sources.Dataset, digest: str) -> dict[str, Any]:
 def _choice(plan: Plan) -> ModelChoice:
     """The job's model, as the workers load it."""
     job = plan.job
-    return ModelChoice(str(job.model), plan.model_digest, job.draws, job.members, job.rank_by, job.load)
+    return ModelChoice(str(job.model), plan.model_digest, job.draws, job.members, job.rank_by, load=job.load)
 
 
 def _digest(model: Path) -> str:
@@ -320,6 +335,7 @@ def _manifest(
             "members": plan.inputs["members"],
             **({"rank_by": job.rank_by} if job.rank_by else {}),
             **({"hide_values": True} if job.hide_values else {}),
+            **({"device": job.device} if job.device != "cpu" else {}),
             "explained": job.explained,
             "reasons": job.reasons,
         },

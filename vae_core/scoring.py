@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from vae_core import sums
+from vae_core import devices, sums
 from vae_core.bounds import importance_bound, kl_standard_normal, log_weights
 from vae_core.calibration import Calibration
 from vae_core.encoding import Encoded, TableEncoding
@@ -20,51 +21,28 @@ from vae_core.members import Companion, scores_of
 from vae_core.model import VAE
 from vae_core.noise import noise_of
 from vae_core.records import are_among, identities
+from vae_core.scores import Contributions, Scores
 from vae_core.tilt import Tilt
 
 __all__ = ["Contributions", "FittedModel", "Scores"]
 
-# A micro-batch: so many records, and draws at a time until so many codes are decoded at once. The numbers
-# then stay in the processor's cache; decoder outputs are bounded for wide tables.
-BATCH_ROWS, BATCH_CODES, BATCH_ELEMENTS = 1024, 4096, 2_000_000
 FEW_ROWS = 256  # of a micro-batch where records are few: expected values and repairs, for reasons
 FARTHEST = 1e300  # a value scaled to [0, 1] may overflow: its distance stays finite
 AT_ONCE = 16_384  # records: encoded, scored and let go, so that memory and caches hold no whole unit
+
+
+class Batch(NamedTuple):
+    """A micro-batch: so many records, and draws at a time until so many codes are decoded at once."""
+
+    rows: int
+    codes: int
+    elements: int  # of the decoder's output at most, for wide tables
+
+
+# A processor's numbers then stay in its cache; a GPU is kept busy, in at most half a gigabyte for each array.
+BATCHES = {"cpu": Batch(1024, 4096, 2_000_000), "cuda": Batch(AT_ONCE, 8 * AT_ONCE, 64_000_000)}
 # Nats for a cell outside [0, 1] under a likelihood that lives there: a finite stand-in for -infinity.
 REFUSED = -1e9
-
-
-@dataclass
-class Scores:
-    """What scoring says of n records; float64 (n,) in nats unless noted."""
-
-    anomaly_score: np.ndarray  # high = anomalous; -bound
-    bound: np.ndarray  # lower bound on log P(x) of the whole model; low = anomalous
-    elbo: np.ndarray  # of the VAE: reconstruction - kl
-    reconstruction: np.ndarray
-    kl: np.ndarray
-    elbo_se: np.ndarray  # spread of the block means over sqrt(blocks): rough
-    p_value: np.ndarray  # nan where there is none
-    n_missing: np.ndarray  # int32
-    n_out_of_range: np.ndarray  # int32
-    n_unseen: np.ndarray  # int32
-    # (n, blocks), float32: the anomaly score by each block of draws alone, less anomaly_score
-    by_block: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
-
-    @classmethod
-    def joined(cls, pieces: Sequence[Any]) -> Self:
-        """Scores of several batches as one."""
-        return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in pieces]) for f in fields(cls)})
-
-
-@dataclass
-class Contributions:
-    """The bound taken apart: bound = nats.sum(1) + kl_nats + tilt_nats."""
-
-    scores: Scores
-    nats: np.ndarray  # (n, columns): each column's share of the bound
-    kl_nats: np.ndarray  # (n,): minus the members' weighted KLs
-    tilt_nats: np.ndarray  # (n,): what the members' objections lower it by, at most 0
 
 
 @dataclass
@@ -83,20 +61,37 @@ class FittedModel:
     summary: dict[str, Any] = field(default_factory=dict)
     trained_on: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))  # sorted record identities
 
-    most_rows: int = BATCH_ROWS  # of a micro-batch
+    batch: Batch = BATCHES["cpu"]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes: the processor, unless `on` has moved it."""
+        return self.noise.device
+
+    def on(self, name: str) -> Self:
+        """The same model on "cpu", "cuda" or, with "auto", on a GPU where there is one.
+
+        A GPU's scores repeat to the bit there, and are a processor's but for rounding (docs/speed.md). Raises
+        InputError where there is no such device.
+        """
+        device = devices.device(name)
+        vae = copy.deepcopy(self.vae).to(device)
+        companions = {name: companion.on(device) for name, companion in self.companions.items()}
+        noise, batch = self.noise.to(device), BATCHES[device.type]
+        return replace(self, vae=vae, noise=noise, companions=companions, batch=batch)
 
     @property
     def batch_rows(self) -> int:
         """Rows of a micro-batch: fixed for a model, so that every record is computed in the same shapes."""
         a = self.vae.architecture
         outputs = a.members * sum(len(g.features) * g.outputs for g in self.vae.groups)
-        return max(8, min(self.most_rows, 1 << max(0, (BATCH_ELEMENTS // outputs).bit_length() - 1)))
+        return max(8, min(self.batch.rows, 1 << max(0, (self.batch.elements // outputs).bit_length() - 1)))
 
     @property
     def _draws_at_once(self) -> int:
         a = self.vae.architecture
         outputs = a.members * sum(len(g.features) * g.outputs for g in self.vae.groups)
-        return max(1, min(BATCH_CODES, BATCH_ELEMENTS // outputs) // self.batch_rows)
+        return max(1, min(self.batch.codes, self.batch.elements // outputs) // self.batch_rows)
 
     def _chunks(self) -> list[tuple[int, Tensor]]:
         """The noise in pieces that are decoded at once: (block, noise (draws, p)), in order."""
@@ -108,11 +103,12 @@ class FittedModel:
         if draws < 1:
             raise ValueError(f"draws must be at least 1; got {draws}")
         seed = int(self.settings.get("random_state", 0))
-        return replace(self, noise=noise_of(draws, self.vae.architecture.latent, seed=seed))
+        noise = noise_of(draws, self.vae.architecture.latent, seed=seed)
+        return replace(self, noise=noise.to(self.device))
 
     def of_few(self) -> FittedModel:
         """The same model for few records: less is filled up. The last bits of its scores may be others."""
-        return replace(self, most_rows=FEW_ROWS)
+        return replace(self, batch=self.batch._replace(rows=FEW_ROWS))
 
     def with_members(self, names: list[str]) -> FittedModel:
         """The same model with some of its members only, their weights rescaled to sum to 1."""
@@ -160,6 +156,7 @@ class FittedModel:
         return scores
 
     @torch.no_grad()
+    @devices.exact()
     def evaluate(self, encoded: Encoded, *, reasons: bool = True) -> Contributions:
         """Bounds of encoded records and their contributions; without `reasons` no contributions.
 
@@ -175,11 +172,11 @@ class FittedModel:
             part = slice(first, min(first + rows, n))
             here = part.stop - part.start
             term, divergence = self._micro_batch(self._padded(encoded, part, rows), chunks)
-            own = self._by_column(term.mean(0)[:here].numpy()) + encoded.fixed[part]
+            own = self._by_column(term.mean(0)[:here].cpu().numpy()) + encoded.fixed[part]
             reconstruction[part] = sums.of_records(own)
-            kl[part] = divergence.mean(0)[:here].numpy()
+            kl[part] = divergence.mean(0)[:here].cpu().numpy()
             if len(blocks) > 1:
-                blocks[:, part] = term.sum(-1)[:, :here].numpy()
+                blocks[:, part] = term.sum(-1)[:, :here].cpu().numpy()
             if reasons:
                 nats[part] = own
         return self._collect(encoded, reconstruction, nats, kl, blocks)
@@ -213,7 +210,7 @@ class FittedModel:
             part = slice(first, min(first + rows, len(found)))
             values, mask, context = self._padded(encoded, part, rows)
             mean, _ = self.vae.encode(self.vae.inputs(values, mask), context)
-            found[part] = mean.transpose(0, 1)[: part.stop - first].numpy()
+            found[part] = mean.transpose(0, 1)[: part.stop - first].cpu().numpy()
         return found
 
     def _micro_batch(
@@ -223,7 +220,7 @@ class FittedModel:
         values, mask, context = batch
         mean, log_variance = self.vae.encode(self.vae.inputs(values, mask), context)
         cells = self.vae.scored_cells(values, mask)
-        total = torch.zeros((self.noise.shape[0], *values.shape), dtype=torch.float64)
+        total = torch.zeros((self.noise.shape[0], *values.shape), dtype=torch.float64, device=values.device)
         for block, noise in chunks:
             parameters = self.vae.decode_draws(mean, log_variance, context, noise)
             total[block] += self.vae.summed_terms(cells, parameters)
@@ -255,14 +252,14 @@ class FittedModel:
         here = part.stop - part.start
         if here == rows:
             whole = encoded.values[part], encoded.mask[part], encoded.context[part]
-            return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in whole)
+            return tuple(torch.from_numpy(np.ascontiguousarray(array)).to(self.device) for array in whole)
         values = torch.zeros(rows, encoded.values.shape[1], dtype=torch.float64)
         mask = torch.zeros(values.shape, dtype=torch.bool)
         context = torch.zeros(rows, encoded.context.shape[1])
         values[:here] = torch.from_numpy(encoded.values[part])
         mask[:here] = torch.from_numpy(encoded.mask[part])
         context[:here] = torch.from_numpy(encoded.context[part])
-        return values, mask, context
+        return tuple(tensor.to(self.device) for tensor in (values, mask, context))
 
     def _moments(self, parameters: Tensor, wanted: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance of each feature, over members and draws: (e, s, n, outputs) -> (n, m).
@@ -272,7 +269,8 @@ class FittedModel:
         means, variances = [], []
         for group in self.vae.groups:
             if wanted is not None and not wanted[group.features].any():
-                nothing = torch.zeros(parameters.shape[2], len(group.features), dtype=torch.float64)
+                shape = parameters.shape[2], len(group.features)
+                nothing = parameters.new_zeros(shape, dtype=torch.float64)
                 means.append(nothing)
                 variances.append(nothing)
                 continue
@@ -288,7 +286,8 @@ class FittedModel:
             means.append(average)
             variances.append(spread)
         order = self.vae.index
-        return torch.cat(means, -1)[:, order].double().numpy(), torch.cat(variances, -1)[:, order].numpy()
+        both = (torch.cat(parts, -1)[:, order].double().cpu().numpy() for parts in (means, variances))
+        return next(both), next(both)
 
     def _by_column(self, terms: np.ndarray) -> np.ndarray:
         """Terms of features (n, m) -> of the table's columns (n, columns)."""
@@ -368,7 +367,7 @@ class FittedModel:
         encoded = self._refuse(self.encoding.encode(table))
         generator = torch.Generator().manual_seed(random_state)
         rows, result = self.batch_rows, np.zeros(len(encoded.values))
-        noise = torch.randn((draws, 1, self.vae.architecture.latent), generator=generator)
+        noise = torch.randn((draws, 1, self.vae.architecture.latent), generator=generator).to(self.device)
         for first in range(0, len(result), rows):
             part = slice(first, min(first + rows, len(result)))
             values, mask, context = self._padded(encoded, part, rows)
@@ -383,5 +382,5 @@ class FittedModel:
                 importance_bound(log_weights(own, mean[e], log_variance[e], noise))
                 for e, own in enumerate(torch.cat(terms, 1))
             ]
-            result[part] = torch.stack(bounds).mean(0)[: part.stop - part.start].numpy()
+            result[part] = torch.stack(bounds).mean(0)[: part.stop - part.start].cpu().numpy()
         return result + sums.of_records(encoded.fixed)

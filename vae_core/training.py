@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from vae_core import distributed
+from vae_core import devices
 from vae_core.calibration import Calibration
 from vae_core.committee import with_companions
 from vae_core.descent import Progress, Run, TrainingStopped, optimise, stopped
@@ -155,8 +155,7 @@ def fit(
     )
     if held_out is not None:
         records = held_out.encode(records, batches)
-    device = distributed.device(settings.device)
-    run = _prepare(encoding, records, settings, device, stream if streams else None)
+    run = _prepare(encoding, records, settings, stream if streams else None)
     start = _state(run.vae)
     history = optimise(run, progress, checkpoint)
     model = _finish(encoding, records, settings, run)
@@ -198,11 +197,13 @@ def _prepare(
     encoding: TableEncoding,
     records: TrainingRecords,
     settings: Settings,
-    device: torch.device,
     stream: Stream | None = None,
 ) -> Run:
     generator = torch.Generator().manual_seed(settings.random_state)
-    vae = VAE(_architecture(encoding, settings), generator=generator).to(device)
+    vae = VAE(_architecture(encoding, settings), generator=generator)
+    step = sum(p.numel() for p in vae.parameters()) * settings.batch_size
+    device = devices.for_training(settings.device, step)
+    vae = vae.to(device)
     values, mask, context = tensors(records.fit, device)
     if vae.architecture.standardise_inputs:
         set_input_scaling(vae, values, mask)

@@ -155,13 +155,14 @@ def explain_table(model: Any, table: pa.Table, *, top: int) -> pa.Table:
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model scores: its folder and digest; with other draws or fewer members where asked for."""
+    """Which model scores: its folder and digest; with other draws or fewer members, on a GPU, if asked to."""
 
     folder: str
     digest: str
     draws: int | None = None
     members: tuple[str, ...] | None = None
     rank_by: str | None = None
+    device: str = "cpu"
     load: Load = load_model
 
     def model(self) -> Any:
@@ -190,7 +191,7 @@ def _loaded(choice: ModelChoice) -> Any:
             raise InputError(
                 str(problem), file=choice.folder, fix="Name members that the model has"
             ) from problem
-    return model
+    return model if choice.device == "cpu" else model.on(choice.device)
 
 
 @contextmanager

@@ -61,6 +61,9 @@ def score(
     ] = False,
     workers: Workers = 1,
     engine: Engine = "local",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda (a GPU: quicker, other last digits) or auto.")
+    ] = "cpu",
     members: Members = None,
     rank_by: RankBy = None,
     draws: Annotated[
@@ -87,8 +90,8 @@ def score(
     options: dict[str, Any] = {
         "model": model, "output": output, "dataset": dataset, "start": from_, "until": until, "as_of": as_of,
         "fdr": fdr, "alpha": alpha, "top_k": top_k, "replace": replace, "workers": workers,
-        "engine": engine, "draws": draws, "members": members, "rank_by": rank_by, "hide_values": hide_values,
-        "images": image_options(column=image_column),
+        "engine": engine, "device": device, "draws": draws, "members": members, "rank_by": rank_by,
+        "hide_values": hide_values, "images": image_options(column=image_column),
         "null_values": null_values, "on_schema": on_schema, "on_drift": on_drift,
         "encoding": encoding, "delimiter": delimiter,
     }  # fmt: skip

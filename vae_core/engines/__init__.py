@@ -23,7 +23,7 @@ class Engine(Protocol):
     """Runs `work` on every unit and yields the results in the order in which they get ready."""
 
     def __call__(
-        self, units: Iterable[Any], work: Callable[[Any], Any], *, workers: int
+        self, units: Iterable[Any], work: Callable[[Any], Any], *, workers: int, gpu: bool = False
     ) -> Iterator[Any]: ...
 
 
@@ -39,12 +39,14 @@ def map_units(
     *,
     engine: str = "local",
     workers: int = 1,
+    gpu: bool = False,
     on_done: Callable[[R], None] | None = None,
 ) -> Iterator[R]:
     """The results of `work(unit)` for every unit, in the order in which they get ready (one worker: in turn).
 
     `work` must be picklable when `workers` > 1: give it paths, not weights. An exception in one unit ends the
-    job with that exception; results written before stay. `on_done` is called here, for each result.
+    job with that exception; results written before stay. `on_done` is called here, for each result. With
+    `gpu` the workers share out the GPUs that there are.
 
     >>> sorted(map_units(["b", "a"], str.upper))
     ['A', 'B']
@@ -53,7 +55,7 @@ def map_units(
         raise InputError(f'there is no engine "{engine}"', fix=f"Choose one of: {', '.join(ENGINES)}")
     if workers < 1:
         raise InputError(f"{workers} workers cannot do anything", fix="Give 1 or more")
-    for result in ENGINES[engine](units, work, workers=workers):
+    for result in ENGINES[engine](units, work, workers=workers, gpu=gpu):
         if on_done is not None:
             on_done(result)
         yield result

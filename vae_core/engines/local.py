@@ -25,7 +25,9 @@ class WorkerDied(RuntimeError):
     """Workers were killed again and again. Finished units stay, and the same command goes on."""
 
 
-def local(units: Iterable[Any], work: Callable[[Any], Any], *, workers: int) -> Iterator[Any]:
+def local(
+    units: Iterable[Any], work: Callable[[Any], Any], *, workers: int, gpu: bool = False
+) -> Iterator[Any]:
     """One worker: a plain loop in this process. More: spawned processes that share the processors' cores."""
     if workers == 1:
         yield from map(work, units)
@@ -33,7 +35,7 @@ def local(units: Iterable[Any], work: Callable[[Any], Any], *, workers: int) -> 
     waiting, died = iter(units), 0
     unfinished: list[Any] = []
     while True:
-        with _pool(workers) as pool:
+        with _pool(workers, gpu=gpu) as pool:
             running: dict[Future[Any], Any] = {pool.submit(work, unit): unit for unit in unfinished}
             try:
                 yield from _drain(pool, waiting, work, running, limit=QUEUED * workers)
@@ -80,12 +82,14 @@ def _drain(
             yield result
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
+def _pool(workers: int, *, gpu: bool) -> ProcessPoolExecutor:
     """Forked from a server that has imported what they need and computed nothing: a fork of this process, in
     which threads of torch and Arrow are at work, can hang. Spawned where there is no such server."""
     threads = max(1, (os.cpu_count() or 1) // workers)
-    start = partial(_start_worker, threads, dict(os.environ))
-    return ProcessPoolExecutor(workers, mp_context=_context(), initializer=start)
+    context = _context()
+    started = context.Value("i", 0) if gpu else None
+    start = partial(_start_worker, threads, dict(os.environ), started)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=start)
 
 
 def import_ahead() -> None:
@@ -104,12 +108,19 @@ def _context() -> Any:
     return context
 
 
-def _start_worker(threads: int, environment: dict[str, str]) -> None:
-    """In a new worker: the parent's environment as it is now, a fair share of the cores, and its death."""
+def _start_worker(threads: int, environment: dict[str, str], started: Any) -> None:
+    """In a new worker: the parent's environment as it is now, a fair share of the cores, and its death.
+
+    `started` counts the workers that share GPUs: each gets a number, and by it its GPU (`devices.device`).
+    """
     os.environ.clear()
     os.environ.update(environment)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
+    if started is not None:
+        with started.get_lock():
+            os.environ["LOCAL_RANK"] = str(started.value)
+            started.value += 1
     if "torch" in sys.modules:  # has read the variables already
         sys.modules["torch"].set_num_threads(threads)
     threading.Thread(target=_die_with_parent, name="die with parent", daemon=True).start()

@@ -23,8 +23,10 @@ PATIENCE = 600.0  # seconds without any actor at work or any unit done: the clus
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
 
 
-def on_ray(units: Iterable[Any], work: Callable[[Any], Any], *, workers: int) -> Iterator[Any]:
-    """The results of every unit, from `workers` actors of one processor each.
+def on_ray(
+    units: Iterable[Any], work: Callable[[Any], Any], *, workers: int, gpu: bool = False
+) -> Iterator[Any]:
+    """The results of every unit, from `workers` actors of one processor each, with `gpu` also part of a GPU.
 
     The cluster is the one that is connected, or that RAY_ADDRESS names; without either, one of this machine's
     own. An actor that dies is replaced and its unit given out again, three times at most.
@@ -37,7 +39,7 @@ def on_ray(units: Iterable[Any], work: Callable[[Any], Any], *, workers: int) ->
     own = not ray.is_initialized()
     if own:
         _connect(ray, workers)
-    crew = _Crew(ray, work, workers)
+    crew = _Crew(ray, work, workers, gpu=gpu)
     try:
         yield from crew.results(iter(units))
     finally:
@@ -82,12 +84,13 @@ class _Worker:
 class _Crew:
     """The actors of one job, what each is doing, and how often a unit has lost its actor."""
 
-    def __init__(self, ray: Any, work: Callable[[Any], Any], workers: int) -> None:
+    def __init__(self, ray: Any, work: Callable[[Any], Any], workers: int, *, gpu: bool) -> None:
         self.ray = ray
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         # Restarts and retries are ours: Ray's own would hide which unit kills.
         once = {"max_restarts": 0, "max_task_retries": 0}
-        self.remote = ray.remote(num_cpus=1, runtime_env={"env_vars": threads}, **once)(_Worker)
+        share = {"num_gpus": _share_of_gpus(ray, workers)} if gpu else {}
+        self.remote = ray.remote(num_cpus=1, runtime_env={"env_vars": threads}, **once, **share)(_Worker)
         self.work = ray.put(work)
         self.lost: Counter[str] = Counter()
         self.doing: dict[Any, tuple[Any, Any]] = {}  # what is awaited -> (actor, unit; None: to get ready)
@@ -150,3 +153,11 @@ class _Crew:
         for actor, _ in self.doing.values():
             self.ray.kill(actor)
         self.doing.clear()
+
+
+def _share_of_gpus(ray: Any, workers: int) -> float:
+    """What an actor asks of the GPUs of the cluster: one of them, or a part where there are more actors."""
+    there = int(ray.cluster_resources().get("GPU", 0))
+    if not there:
+        raise InputError("the Ray cluster has no GPU", fix="Say --device cpu, or add a machine that has one")
+    return 1 / max(1, -(-workers // there))

@@ -8,6 +8,7 @@ very image; and how far the image's brightness lies from training's. The largest
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
@@ -17,6 +18,7 @@ import torch
 from scipy.special import xlog1py, xlogy
 from torch import Tensor
 
+from vae_core import devices
 from vae_core.bounds import kl_standard_normal, reparameterize
 from vae_core.calibration import Calibration
 from vae_core.encoding import Encoded
@@ -34,7 +36,7 @@ PARTS = {"excess": 1.0, "elbo": 0.5, "complexity": 0.5, "levels": 0.5}
 RANKINGS = ("combined", "elbo")
 SHARES = (0.5, 0.75, 0.9, 0.97, 1.0)  # of an image's pixels: quantiles that describe its brightness
 NEIGHBOURS = 5
-BATCH_ELEMENTS = 1_000_000  # decoder outputs in one micro-batch
+BATCHES = {"cpu": (64, 1_000_000), "cuda": (1024, 64_000_000)}  # a micro-batch: images, decoder outputs
 MOST_KNOWN = 1000  # training images whose brightness is kept
 
 
@@ -96,6 +98,12 @@ class ImageModel(FittedModel):
     rank_by: str = "combined"
     pictures: list[tuple[int, bytes]] = field(default_factory=list)  # of training; not stored
 
+    def on(self, name: str) -> Self:
+        """The same model on a device, as for tables; brightness and PNG codes stay the processor's."""
+        moved = super().on(name)
+        lecture = None if self.lecture is None else copy.deepcopy(self.lecture).to(moved.device)
+        return replace(moved, lecture=lecture)
+
     def ranked_by(self, name: str) -> ImageModel:
         """The same model that ranks by another score: "combined", or "elbo" for the pure bound."""
         if name not in RANKINGS:
@@ -112,25 +120,27 @@ class ImageModel(FittedModel):
         """Images of a micro-batch, all of whose draws are decoded at once: fixed for a model."""
         outputs = self.encoding.shape.pixels * self.vae.groups[0].outputs * self.vae.architecture.members
         draws = self.noise.shape[0] * self.noise.shape[1]
-        fits = BATCH_ELEMENTS // (draws * outputs)
-        return max(8, min(64, 1 << max(0, fits.bit_length() - 1)))
+        most, elements = BATCHES[self.device.type]
+        fits = elements // (draws * outputs)
+        return max(8, min(most, 1 << max(0, fits.bit_length() - 1)))
 
     @torch.no_grad()
+    @devices.exact()
     def evaluate(self, encoded: Encoded, *, reasons: bool = True) -> Contributions:
         """Bounds, parts and each region's share of the bound."""
         n = len(encoded.values)
         nats, kl = np.zeros((n, len(self.encoding.regions))), np.zeros(n)
         blocks, lecture = np.zeros((self.noise.shape[0], n)), np.zeros((self.noise.shape[0], n))
-        region = torch.from_numpy(self.encoding.region)
+        region = torch.from_numpy(self.encoding.region).to(self.device)
         for part, values in self._batches(encoded):
             here = part.stop - part.start
             terms, divergence = _terms(self.vae, values, self.noise.flatten(0, 1))
-            by_region = torch.zeros(len(values), nats.shape[1], dtype=torch.float64)
+            by_region = values.new_zeros((len(values), nats.shape[1]), dtype=torch.float64)
             by_region.index_add_(1, region, terms.mean((0, 1), dtype=torch.float64))
             by_block = terms.sum(-1, dtype=torch.float64).mean(0).unflatten(0, self.noise.shape[:2]).mean(1)
-            nats[part], kl[part] = by_region[:here].numpy(), divergence[:here].numpy()
-            blocks[:, part] = by_block[:, :here].numpy()
-            lecture[:, part] = self._lecture_elbo(values, by_block - divergence)[:, :here].numpy()
+            nats[part], kl[part] = by_region[:here].cpu().numpy(), divergence[:here].cpu().numpy()
+            blocks[:, part] = by_block[:, :here].cpu().numpy()
+            lecture[:, part] = self._lecture_elbo(values, by_block - divergence)[:, :here].cpu().numpy()
         contributions = self._collect(encoded, nats.sum(1), nats, kl, blocks)
         contributions.scores = self._combined(contributions.scores, encoded, lecture)
         return contributions
@@ -142,7 +152,7 @@ class ImageModel(FittedModel):
             part = slice(first, min(first + rows, n))
             values = torch.zeros(rows, encoded.values.shape[1])
             values[: part.stop - first] = torch.from_numpy(encoded.values[part])
-            yield part, values
+            yield part, values.to(self.device)
 
     def _refuse(self, encoded: Encoded) -> Encoded:
         """A pixel lies in every likelihood's support."""
@@ -217,8 +227,8 @@ class ImageModel(FittedModel):
         for part, values in self._batches(encoded):
             here = part.stop - part.start
             own, divergence = _terms(self.vae, values, self.noise.flatten(0, 1))
-            terms[part] = own.mean((0, 1), dtype=torch.float64)[:here].numpy()
-            kl[part] = divergence[:here].numpy()
+            terms[part] = own.mean((0, 1), dtype=torch.float64)[:here].cpu().numpy()
+            kl[part] = divergence[:here].cpu().numpy()
         return terms, kl
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -255,7 +265,7 @@ def _terms(vae: VAE, values: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
 
     Float32: a term's rounding is 1e-7 of it, and the sums are taken in float64.
     """
-    context = torch.zeros(len(values), 0)
+    context = values.new_zeros((len(values), 0))
     mean, log_variance = vae.encode(vae.inputs(values, values), context)
     e, n, p = mean.shape
     z = reparameterize(mean.unsqueeze(1), log_variance.unsqueeze(1), noise.unsqueeze(1))

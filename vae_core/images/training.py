@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from vae_core import distributed
+from vae_core import devices
 from vae_core.calibration import Calibration
 from vae_core.descent import Run, optimise
 from vae_core.images.encoding import ImageEncoding
@@ -122,7 +122,7 @@ def _fit_vae(
 
 def _run(vae: VAE, records: TrainingRecords, settings: Settings, steps: int) -> Run:
     """What the gradient steps need, on the device."""
-    device, seed = distributed.device(settings.device), settings.random_state
+    device, seed = devices.device(settings.device), settings.random_state
     vae = vae.to(device)
     values, mask, context = tensors(records.fit, device)
     heldout = None

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, Self
 
 import numpy as np
+import torch
 
 from vae_core.encoding import Feature
 from vae_core.members.columns import IndependentColumns
@@ -30,6 +31,9 @@ class Companion(Protocol):
         self, values: np.ndarray, mask: np.ndarray, *, quick: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """The same taken apart: terms (n, m) and KL (n,), score = terms.sum(1) - kl, of either kind."""
+
+    def on(self, device: torch.device) -> Self:
+        """The same on a device, where it gains by that."""
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What storage writes."""

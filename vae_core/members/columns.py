@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 import numpy as np
 import torch
@@ -88,6 +89,10 @@ class IndependentColumns:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Terms (n, m) and a KL of zeros (n,): there is no latent."""
         return self.log_prob(values, mask), np.zeros(len(values))
+
+    def on(self, device: torch.device) -> Self:
+        """Itself: looking up places in tables is the processor's."""
+        return self
 
     def _log_density(self, j: int, x: np.ndarray) -> np.ndarray:
         first, last = self.edges[j, 0], self.edges[j, -1]

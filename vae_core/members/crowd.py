@@ -49,8 +49,7 @@ class Crowd(KernelDensity):
         about = self._about(joint) if quick else joint.new_zeros(len(joint))
         differences = joint - about.unsqueeze(1)
         differences = differences.float() if quick else differences
-        differences.numpy().sort(axis=1)  # quicker than a partition, and of one order everywhere
-        rest = differences[:, :kept]
+        rest = _sorted(differences)[:, :kept]
         largest = rest[:, -1].clone()
         total = self._log_mean(rest.sub_(largest.unsqueeze(1)), about + largest)
         far = largest.abs() > CLOSE
@@ -58,12 +57,19 @@ class Crowd(KernelDensity):
 
     def _about(self, joint: Tensor) -> Tensor:
         """Roughly each row's largest term that is heard, from a sample of them: (n, N) -> (n,)."""
-        sample = joint[:, ::SAMPLED].float()
-        sample.numpy().sort(axis=1)
+        sample = _sorted(joint[:, ::SAMPLED].float())
         return sample[:, round((1 - NEAREST) * (sample.shape[1] - 1))].double()
 
     def _responsibilities(self, joint: Tensor, total: Tensor) -> Tensor:
         kept = self._kept
-        order = np.argpartition(joint[:, : len(self.exemplars)].numpy(), kept - 1, axis=1)
-        nearest = torch.from_numpy(np.ascontiguousarray(order[:, kept:]))
+        order = np.argpartition(joint[:, : len(self.exemplars)].cpu().numpy(), kept - 1, axis=1)
+        nearest = torch.from_numpy(np.ascontiguousarray(order[:, kept:])).to(joint.device)
         return super()._responsibilities(joint, total).scatter_(1, nearest, 0.0)
+
+
+def _sorted(rows: Tensor) -> Tensor:
+    """Each row in order, used up: quicker than a partition, and of one order everywhere."""
+    if rows.is_cuda:
+        return rows.sort(1).values
+    rows.numpy().sort(axis=1)  # a fifth of the time of torch's
+    return rows

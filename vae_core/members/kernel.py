@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Self
@@ -27,7 +28,7 @@ MIXING = (0.02, 0.1, 0.3, 0.7)  # how much a discrete kernel takes from the colu
 WILD = 3.0  # ranges of the middle 99 %: what lies farther out does not stretch a column's scale
 TRIMMED = 0.02  # the least likely records do not choose the width: a lone one would widen it for all
 FAR = 1e3  # standardised units from where distances grow logarithmically
-TILE = 128  # rows computed at once, always: a record's bits do not depend on its neighbours
+TILES = {"cpu": 128, "cuda": 4096}  # rows computed at once, always: a record's bits hang on no neighbour's
 SLAB = 8  # tiles laid out together
 LOG_2PI = math.log(2 * math.pi)
 LOG_2 = math.log(2)
@@ -69,6 +70,7 @@ class KernelDensity:
         self.leaves_own = leaves_own  # whether a record's own kernel is left out: False in older models
         self.layout = Layout.of(features)
         self._known: Places | None = None  # made when it is needed
+        self.tile = TILES["cpu"]
         self._tables()
 
     @classmethod
@@ -127,14 +129,14 @@ class KernelDensity:
         With `own` records hear their own kernels too: log P(x) as it is.
         """
         totals = [np.zeros(len(values)) for _ in heard]
-        joint = torch.empty(TILE, self.long.shape[1], dtype=torch.float64)  # one for all tiles
+        joint = self.long.new_empty((self.tile, self.long.shape[1]))  # one for all tiles
         places = None if own else self._places(values, mask)
         for rows, design, table in self._tiles(values, mask):
             torch.mm(design, table, out=joint)
             for total, member in sorted(zip(totals, heard, strict=True), key=lambda pair: pair[1] is self):
                 if member is self and places is not None:
                     leave_out(joint, places[rows])
-                total[rows] = member._sum(joint, quick)[: len(rows)].numpy()  # the last one uses it up
+                total[rows] = member._sum(joint, quick)[: len(rows)].cpu().numpy()  # the last one uses it up
         jacobian = sums.of_records(self._jacobian(values, mask))
         return [total + jacobian for total in totals]
 
@@ -166,8 +168,15 @@ class KernelDensity:
             total = self._sum(joint.clone(), quick)
             own = self._by_feature(design, self._responsibilities(joint, total))[: len(rows)]
             terms[rows] = own
-            kl[rows] = sums.of_records(own) - total[: len(rows)].numpy()
+            kl[rows] = sums.of_records(own) - total[: len(rows)].cpu().numpy()
         return terms + self._jacobian(values, mask), kl
+
+    def on(self, device: torch.device) -> Self:
+        """The same with its tables on a device; what finds a record among the exemplars stays here."""
+        moved = copy.copy(self)
+        moved.tile = TILES[device.type]
+        moved.long, moved.short, moved.turned = (t.to(device) for t in (self.long, self.short, self.turned))
+        return moved
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What storage writes: exemplars in single precision, as they are used."""
@@ -195,7 +204,7 @@ class KernelDensity:
         x[:, numeric] = compressed(values[:, numeric])[0]
         return self._known.find(x, mask)
 
-    # A record's log kernels with all exemplars are one matrix product, design (TILE, q) times table (q, N),
+    # A record's log kernels with all exemplars are one matrix product, design (tile, q) times table (q, N),
     # in bits: powers of 2 are cheaper than those of e.
     # With z = x / c, precision p_i = 1 / (h r_i)^2 and z_i the exemplar's, a numeric column's log kernel is
     #   -p_i z^2 / 2 + z p_i z_i - (p_i z_i^2 / 2 + log (h r_i c) + log sqrt(2 pi) + log theta - log step),
@@ -263,7 +272,7 @@ class KernelDensity:
         return result
 
     def _tiles(self, values: np.ndarray, mask: np.ndarray):  # type: ignore[no-untyped-def]
-        """Rows of a tile, their design (TILE, q) and the table (q, N) it multiplies."""
+        """Rows of a tile, their design (tile, q) and the table (q, N) it multiplies."""
         numeric = self.layout.numeric
         x, seen = compressed(values[:, numeric])[0] / self.scales[numeric], mask[:, numeric]
         x = np.where(seen, x, 0.0)
@@ -274,19 +283,20 @@ class KernelDensity:
             (np.flatnonzero(short), self.short, lambda k: [sums.of_records(np.square(x[k]))[:, None], x[k]]),
             (np.flatnonzero(~short), self.long, lambda k: [np.square(x[k]), x[k], seen[k]]),
         ):
-            for first in range(0, len(rows), SLAB * TILE):
-                slab = rows[first : first + SLAB * TILE]
-                filled = np.zeros((len(slab) + -len(slab) % TILE, len(table)))
+            for first in range(0, len(rows), SLAB * self.tile):
+                slab = rows[first : first + SLAB * self.tile]
+                filled = np.zeros((len(slab) + -len(slab) % self.tile, len(table)))
                 columns = [*blocks(slab), indicators[slab], ones[slab]]
                 np.concatenate(columns, axis=1, out=filled[: len(slab)])
-                for start, design in enumerate(torch.from_numpy(filled).split(TILE)):
-                    yield slab[start * TILE : (start + 1) * TILE], design, table
+                for start, design in enumerate(torch.from_numpy(filled).split(self.tile)):
+                    here = slab[start * self.tile : (start + 1) * self.tile]
+                    yield here, design.to(table.device), table
 
     def _by_feature(self, design: Tensor, responsibilities: Tensor) -> np.ndarray:
-        """Expected log kernels of each feature: (TILE, q) and (TILE, N) -> (TILE, m)."""
+        """Expected log kernels of each feature: (tile, q) and (tile, N) -> (tile, m)."""
         layout, numeric = self.layout, len(self.layout.numeric)
-        expected = (responsibilities @ self.turned).numpy()
-        filled = design.numpy()
+        expected = (responsibilities @ self.turned).cpu().numpy()
+        filled = design.cpu().numpy()
         short = len(self.short) != len(self.long) and filled.shape[1] == len(self.short)
         start = 1 if short else numeric
         x = filled[:, start : start + numeric]

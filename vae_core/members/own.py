@@ -30,7 +30,8 @@ class Places:
 def leave_out(joint: Tensor, places: np.ndarray) -> None:
     """Make the kernels of the exemplars that these rows are (-1: none) count for nothing: (>= n, N), (n,)."""
     here = np.flatnonzero(places >= 0)
-    joint[torch.from_numpy(here), torch.from_numpy(places[here])] = ABSENT
+    at = torch.from_numpy(np.stack([here, places[here]])).to(joint.device)
+    joint[at[0], at[1]] = ABSENT
 
 
 def _fingerprints(values: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -1,0 +1,85 @@
+"""Where tensors are computed: the processor or a GPU, in the precision that they have on either."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from vae_core.errors import InputError, one_line
+
+__all__ = ["device", "exact", "for_training", "kind"]
+
+# Parameters times records of a step, from where a GPU is quicker: of less it does little but start kernels.
+ENOUGH = 20_000_000
+
+
+def device(name: str) -> torch.device:
+    """A device by its name; "auto" is this process's own GPU where there is one, else the processor.
+
+    Of several GPUs a process has the one of its number on this machine (LOCAL_RANK: torchrun and our own
+    workers set it). Raises InputError for a GPU where torch can use none, or where more processes train
+    together on this machine than it has GPUs.
+
+    >>> device("cpu")
+    device(type='cpu')
+    """
+    there = torch.cuda.is_available()
+    if name == "auto":
+        name = "cuda" if there else "cpu"
+    try:
+        chosen = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f'there is no device "{one_line(name)}"', fix="Say auto, cpu or cuda") from error
+    if chosen.type == "cuda" and not there:
+        fix = 'Say "auto" or "cpu", or install a build of torch for it'
+        raise InputError(f'device "{name}": there is no GPU that torch can use', fix=fix)
+    if chosen.type == "cuda" and chosen.index is None:
+        gpus, together = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if together > gpus:
+            fix = f"Launch {gpus} (--nproc_per_node={gpus}), or train with --device cpu"
+            raise InputError(f"{together} processes cannot train together on {gpus} GPU(s)", fix=fix)
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % gpus)
+    return chosen
+
+
+def for_training(name: str, step: int) -> torch.device:
+    """The same for a training of so many parameters times records a step: of little "auto" is the processor.
+
+    >>> for_training("auto", 1000)
+    device(type='cpu')
+    """
+    return torch.device("cpu") if name == "auto" and step < ENOUGH else device(name)
+
+
+def kind(name: str) -> str:
+    """ "cpu" or "cuda": what scoring on a device of that name will use; "cuda" may be on another machine.
+
+    Raises InputError for any other name than these and "auto".
+
+    >>> kind("cuda")
+    'cuda'
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f'there is no device "{one_line(name)}"', fix="Say auto, cpu or cuda")
+    return device(name).type if name == "auto" else name
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """A GPU computes in single precision where tensors are, and the same bits each time; also a decorator.
+
+    By itself torch takes TF32 (10 bits of a number's 23) for convolutions, and whichever algorithm is free.
+    """
+    if not torch.cuda.is_available():
+        yield
+        return
+    products, before = torch.backends.cuda.matmul, torch.backends.cuda.matmul.allow_tf32
+    products.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        products.allow_tf32 = before
