@@ -137,8 +137,8 @@ class KernelDensity:
                 if member is self and places is not None:
                     leave_out(joint, places[rows])
                 total[rows] = member._sum(joint, quick)[: len(rows)].cpu().numpy()  # the last one uses it up
-        jacobian = sums.of_records(self._jacobian(values, mask))
-        return [total + jacobian for total in totals]
+        jacobian = self._jacobian(values, mask)
+        return totals if jacobian is None else [total + sums.of_records(jacobian) for total in totals]
 
     def begins_with(self, other: KernelDensity) -> bool:
         """Whether the other's exemplars are this one's first ones, with the same kernels."""
@@ -169,7 +169,8 @@ class KernelDensity:
             own = self._by_feature(design, self._responsibilities(joint, total))[: len(rows)]
             terms[rows] = own
             kl[rows] = sums.of_records(own) - total[: len(rows)].cpu().numpy()
-        return terms + self._jacobian(values, mask), kl
+        jacobian = self._jacobian(values, mask)
+        return terms if jacobian is None else terms + jacobian, kl
 
     def on(self, device: torch.device) -> Self:
         """The same with its tables on a device; what finds a record among the exemplars stays here."""
@@ -200,9 +201,15 @@ class KernelDensity:
         if not self.leaves_own or len(self.exemplars) < 2:
             return None
         self._known = self._known or Places(self.exemplars, self.observed)
-        x, numeric = values.copy(), self.layout.numeric
-        x[:, numeric] = compressed(values[:, numeric])[0]
-        return self._known.find(x, mask)
+        numeric, telling = self.layout.numeric, self._known.telling
+        column = values[:, telling]
+        column = compressed(column)[0] if telling in numeric else column
+        some = self._known.likely(column, mask[:, telling])
+        x = values[some]
+        x[:, numeric] = compressed(x[:, numeric])[0]
+        found = np.full(len(values), -1)
+        found[some] = self._known.find(x, mask[some])
+        return found
 
     # A record's log kernels with all exemplars are one matrix product, design (tile, q) times table (q, N),
     # in bits: powers of 2 are cheaper than those of e.
@@ -311,14 +318,15 @@ class KernelDensity:
             place, source = place + size, source + size
         return result
 
-    def _jacobian(self, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """log of the compression's slope, and of the step of whole numbers: their kernels are masses."""
+    def _jacobian(self, values: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+        """log of the compression's slope, and of whole numbers' steps: they are masses. None: all 0."""
         numeric = self.layout.numeric
         steps = np.log(np.where(self.layout.steps > 0, self.layout.steps, 1.0))
-        slopes = compressed(values[:, numeric])[1]
+        cells = values[:, numeric]
+        if not steps.any() and not _any_far(cells):
+            return None
         result = np.zeros(values.shape)
-        if steps.any() or slopes.any():
-            result[:, numeric] = np.where(mask[:, numeric], slopes + steps, 0.0)
+        result[:, numeric] = np.where(mask[:, numeric], compressed(cells)[1] + steps, 0.0)
         return result
 
     def _discrete_terms(self) -> Tensor:
@@ -348,11 +356,15 @@ class KernelDensity:
 
 def compressed(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """x, beyond FAR growing as a logarithm, and the log of the slope: monotone and smooth at FAR."""
-    if x.size == 0 or max(x.max(), -x.min()) <= FAR:
+    if not _any_far(x):
         return x, np.zeros(x.shape)
     excess = np.maximum(np.abs(x) - FAR, 0.0)
     slope = -np.log1p(excess)
     return np.where(excess > 0, np.sign(x) * (FAR - slope), x), slope
+
+
+def _any_far(x: np.ndarray) -> bool:
+    return x.size > 0 and max(x.max(), -x.min()) > FAR
 
 
 def _scale(x: np.ndarray) -> float:
