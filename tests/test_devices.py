@@ -95,6 +95,8 @@ def test_in_exact_the_convolutions_of_a_gpu_are_neither_rounded_nor_chosen_anew(
         with devices.exact():
             assert (flags.allow_tf32, flags.deterministic, flags.benchmark) == (False, True, False)
             assert not torch.backends.cuda.matmul.allow_tf32
+        with pytest.raises(InputError, match=r"the GPU's memory is full.*fewer workers"), devices.exact():
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
     assert before == (flags.allow_tf32, flags.deterministic, torch.backends.cuda.matmul.allow_tf32)
 
 

@@ -72,6 +72,7 @@ def exact() -> Iterator[None]:
     """A GPU computes in single precision where tensors are, and the same bits each time; also a decorator.
 
     By itself torch takes TF32 (10 bits of a number's 23) for convolutions, and whichever algorithm is free.
+    Raises InputError where the GPU's memory is full.
     """
     if not torch.cuda.is_available():
         yield
@@ -81,5 +82,8 @@ def exact() -> Iterator[None]:
     try:
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             yield
+    except torch.cuda.OutOfMemoryError as full:
+        fix = "Use fewer workers or a smaller --batch-size, or --device cpu"
+        raise InputError("the GPU's memory is full", fix=fix) from full
     finally:
         products.allow_tf32 = before

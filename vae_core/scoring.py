@@ -39,8 +39,8 @@ class Batch(NamedTuple):
     elements: int  # of the decoder's output at most, for wide tables
 
 
-# A processor's numbers then stay in its cache; a GPU is kept busy, in at most half a gigabyte for each array.
-BATCHES = {"cpu": Batch(1024, 4096, 2_000_000), "cuda": Batch(AT_ONCE, 8 * AT_ONCE, 64_000_000)}
+# A processor's numbers then stay in its cache; a GPU is kept busy, several workers fit into its memory.
+BATCHES = {"cpu": Batch(1024, 4096, 2_000_000), "cuda": Batch(AT_ONCE, 8 * AT_ONCE, 16_000_000)}
 # Nats for a cell outside [0, 1] under a likelihood that lives there: a finite stand-in for -infinity.
 REFUSED = -1e9
 

@@ -36,7 +36,7 @@ PARTS = {"excess": 1.0, "elbo": 0.5, "complexity": 0.5, "levels": 0.5}
 RANKINGS = ("combined", "elbo")
 SHARES = (0.5, 0.75, 0.9, 0.97, 1.0)  # of an image's pixels: quantiles that describe its brightness
 NEIGHBOURS = 5
-BATCHES = {"cpu": (64, 1_000_000), "cuda": (1024, 64_000_000)}  # a micro-batch: images, decoder outputs
+BATCHES = {"cpu": (64, 1_000_000), "cuda": (1024, 16_000_000)}  # a micro-batch: images, decoder outputs
 MOST_KNOWN = 1000  # training images whose brightness is kept
 
 
