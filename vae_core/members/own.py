@@ -40,6 +40,8 @@ class Places:
 def leave_out(joint: Tensor, places: np.ndarray) -> None:
     """Make the kernels of the exemplars that these rows are (-1: none) count for nothing: (>= n, N), (n,)."""
     here = np.flatnonzero(places >= 0)
+    if not len(here):
+        return
     at = torch.from_numpy(np.stack([here, places[here]])).to(joint.device)
     joint[at[0], at[1]] = ABSENT
 
