@@ -67,11 +67,11 @@ def steps(size: dict[str, int], repeats: int) -> float:
     """100 training steps of 256 records (the same, whatever the number of rows)."""
     from vae_core import descent
 
-    settings = training.Settings(steps=100, latent=size["latents"])
+    settings = training.Settings(steps=100, latent=size["latents"], device="cpu")
     data = table(size["rows"], size["columns"])
     encoding = TableEncoding.fit(iter(data.to_batches()))
     records = gather(iter(data.to_batches()), encoding, 0.0, 0.0, 0)
-    runs = [training._prepare(encoding, records, settings, torch.device("cpu")) for _ in range(repeats)]
+    runs = [training._prepare(encoding, records, settings) for _ in range(repeats)]
     return least(lambda: descent.optimise(runs.pop(), None, None), repeats)
 
 

@@ -67,9 +67,10 @@ def ours(encoding: TableEncoding, records: TrainingRecords, held: torch.Tensor, 
         steps=6500,
         learning_rate=4e-3,
         random_state=seed,
+        device="cpu",
     )
     start, outside = time.process_time(), 0.0
-    run = training._prepare(encoding, records, settings, torch.device("cpu"))
+    run = training._prepare(encoding, records, settings)
     points = []
     nothing = torch.zeros(len(held), 0)
 
