@@ -253,7 +253,8 @@ def _settings(options: Mapping[str, Any]) -> Any:
     from vae_core import devices
 
     chosen = check_settings(options)
-    devices.device(chosen.device)
+    if chosen.device != "auto":
+        devices.device(chosen.device)
     return chosen
 
 

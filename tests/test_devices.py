@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+from flows import steps
 from tests.test_images import DIGITS, fitted
 from tests.toy_tables import changed, mixed_table, trained
 from vae_core import devices, job, publishing, sources, storage
@@ -84,6 +85,11 @@ def test_a_training_of_small_steps_is_left_to_the_processor_unless_it_is_told(
     chosen = [devices.for_training(*asked).type for asked in (("auto", small), ("auto", large))]
     assert chosen == ["cpu", "cuda"]
     assert devices.for_training("cuda", small).type == "cuda"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert devices.for_training("auto", small).type == "cpu"  # as many processes as there are cores
+    assert steps._settings({}).device == "auto"
+    with pytest.raises(InputError, match="2 processes cannot train together on 1 GPU"):
+        steps._settings({"device": "cuda"})
     assert devices.for_training("cpu", large).type == "cpu"
 
 

@@ -122,7 +122,9 @@ def _fit_vae(
 
 def _run(vae: VAE, records: TrainingRecords, settings: Settings, steps: int) -> Run:
     """What the gradient steps need, on the device."""
-    device, seed = devices.device(settings.device), settings.random_state
+    enough = vae.architecture.features >= devices.ENOUGH_PIXELS
+    device = devices.for_training(settings.device, devices.ENOUGH if enough else 0)
+    seed = settings.random_state
     vae = vae.to(device)
     values, mask, context = tensors(records.fit, device)
     heldout = None
