@@ -241,7 +241,8 @@ def check_settings(options: Mapping[str, Any]) -> Any:
     unknown = set(options) - {f.name for f in fields(Settings)}
     if unknown:
         raise InputError(f"there is no training setting {one_line(', '.join(sorted(unknown)))}")
-    devices.kind(str(options.get("device", "auto")))
+    if (device := str(options.get("device", "auto"))) != "auto":
+        devices.kind(device)
     try:
         return Settings(**options)
     except ValueError as error:
