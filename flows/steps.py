@@ -94,12 +94,10 @@ def ingest(
 def train(path: str, *, name: str, progress: Any = None, **options: Any) -> dict[str, Any]:
     """Read, fit, register: the model's version and what is worth knowing of it."""
     registry.check_name(name)
-    settings, kinds, retrain = (
-        options.pop("settings", {}),
-        options.pop("kinds", {}),
-        options.pop("retrain", False),
-    )
-    keep = options.pop("keep_anomalies", False)
+    settings, kinds = options.pop("settings", {}), options.pop("kinds", {})
+    retrain, keep = options.pop("retrain", False), options.pop("keep_anomalies", False)
+    with collector.paused():
+        _settings(settings)
     data = judgements.without_confirmed(ingest(path, **options), keep=keep)
     known = None if retrain else trained_before(data, name=name, kinds=kinds, settings=settings)
     together.tell(known is None)
@@ -241,8 +239,7 @@ def check_settings(options: Mapping[str, Any]) -> Any:
     unknown = set(options) - {f.name for f in fields(Settings)}
     if unknown:
         raise InputError(f"there is no training setting {one_line(', '.join(sorted(unknown)))}")
-    if (device := str(options.get("device", "auto"))) != "auto":
-        devices.kind(device)
+    devices.check(str(options.get("device", "auto")))
     try:
         return Settings(**options)
     except ValueError as error:
@@ -254,8 +251,7 @@ def _settings(options: Mapping[str, Any]) -> Any:
     from vae_core import devices
 
     chosen = check_settings(options)
-    if chosen.device != "auto":
-        devices.device(chosen.device)
+    devices.for_training(chosen.device, 0)
     return chosen
 
 
@@ -265,8 +261,12 @@ def check_device(name: str, engine: str) -> None:
         return
     from vae_core import devices  # torch takes a second to import
 
-    if devices.kind(name) == "cuda" and engine == "local":
-        devices.device("cuda")
+    devices.check(name)
+    if engine == "local":
+        devices.device(name)
+    elif name == "auto":
+        fix = "Say cuda, or cpu"
+        raise InputError(f'device "auto" asks this machine, and engine "{engine}" scores on others', fix=fix)
 
 
 def _example(data: Any, columns: Iterable[str]) -> Any:

@@ -16,11 +16,12 @@ def train(path: str, *, name: str, progress: Any = None, **options: Any) -> dict
     from flows import judgements, steps
     from vae_core import distributed
 
+    _told.clear()
     with distributed.joined() as (number, _):
         if number == 0:
             try:
                 return steps.train(path, name=name, progress=progress, **options)
-            except Exception:
+            except BaseException:
                 if not _told:  # the others wait to hear of it, and have nothing to add
                     tell(False)
                 raise

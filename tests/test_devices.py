@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from flows import steps
 from tests.test_images import DIGITS, fitted
 from tests.toy_tables import changed, mixed_table, trained
-from vae_core import devices, job, publishing, sources, storage
+from vae_core import devices, generation, job, publishing, sources, storage
 from vae_core.engines import map_units
 from vae_core.errors import InputError
 from vae_core.images.encoding import as_table
@@ -69,9 +69,21 @@ def test_processes_of_one_machine_share_out_its_gpus(
         monkeypatch.setenv("LOCAL_RANK", number)
     assert devices.device("auto") == devices.device("cuda") == torch.device("cuda", expected)
     assert devices.device("cuda:0") == torch.device("cuda", 0)
+    for name in ("cuda:2", "mps", "meta", "moon"):
+        with pytest.raises(InputError):
+            devices.device(name)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert devices.for_training("auto", devices.ENOUGH).type == "cpu"
     with pytest.raises(InputError, match=r"4 processes cannot train together on 2 GPU\(s\).*Launch 2"):
-        devices.device("auto")
+        devices.for_training("cuda", devices.ENOUGH)
+    assert devices.kind("auto") == "cuda"  # scoring inside of a launched process trains nothing
+
+
+@pytest.mark.parametrize("device", ["auto", "moon"])
+def test_a_cluster_is_asked_for_a_device_by_its_name(device: str) -> None:
+    steps.check_device("cuda", "ray")  # there may be one there
+    with pytest.raises(InputError, match=r"Say cuda, or cpu|Say auto, cpu or cuda"):
+        steps.check_device(device, "ray")
 
 
 def test_a_training_of_small_steps_is_left_to_the_processor_unless_it_is_told(
@@ -86,7 +98,6 @@ def test_a_training_of_small_steps_is_left_to_the_processor_unless_it_is_told(
     assert chosen == ["cpu", "cuda"]
     assert devices.for_training("cuda", small).type == "cuda"
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert devices.for_training("auto", small).type == "cpu"  # as many processes as there are cores
     assert steps._settings({}).device == "auto"
     with pytest.raises(InputError, match="2 processes cannot train together on 1 GPU"):
         steps._settings({"device": "cuda"})
@@ -184,6 +195,17 @@ def test_reasons_of_a_gpu_sum_to_its_bounds(model: FittedModel) -> None:
 
 @pytest.mark.cuda
 @needs_a_gpu
+def test_what_is_kept_and_generated_does_not_hang_on_where_the_model_is(
+    model: FittedModel, tmp_path: Path
+) -> None:
+    moved = model.on("cuda")
+    manifests = [storage.save(one, tmp_path / name) for one, name in ((model, "a"), (moved, "b"))]
+    assert manifests[0] == manifests[1]
+    assert generation.sample(moved, 50).equals(generation.sample(model, 50))
+
+
+@pytest.mark.cuda
+@needs_a_gpu
 @pytest.mark.parametrize("lecture", [False, True])
 def test_a_gpu_scores_images_as_the_processor_does(lecture: bool) -> None:
     options = {"preset": "lecture"} if lecture else {}
@@ -193,6 +215,9 @@ def test_a_gpu_scores_images_as_the_processor_does(lecture: bool) -> None:
     like(scores, model.score(table))
     same_bits(moved.score(table), scores)
     same_bits(moved.score(table.slice(100, 9)), scores, slice(100, 109))
+    encoded = model.encoding.encode(table)
+    terms, kl = moved.pixel_terms(encoded)
+    np.testing.assert_allclose(terms.sum(1) - kl, moved.evaluate(encoded).scores.elbo, rtol=1e-6)
 
 
 @pytest.mark.cuda

@@ -75,9 +75,12 @@ def test_the_train_command_under_torchrun_registers_one_model(tmp_path: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_what_the_first_process_refuses_is_one_line_and_the_others_leave_quietly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [[], ["--retrain"]])
+def test_what_the_first_process_refuses_is_one_line_and_the_others_leave_quietly(
+    tmp_path: Path, more: list[str]
+) -> None:
     (tmp_path / "ring.csv").write_text("x,y\n" + "1.5,2.5\n2,3\n" * 40)
-    command = ["-m", "flows.cli", "train", "ring.csv", "--name", "ring", "--device", "cuda"]
+    command = ["-m", "flows.cli", "train", "ring.csv", "--name", "ring", "--device", "cuda", *more]
     said = torchrun(*command, cwd=tmp_path, expected=1, ELBORANK_HOME=str(tmp_path / "home"))
     ours = [line for line in said.splitlines() if line.startswith(("elborank:", "[rank"))]
     assert len(ours) == 1

@@ -196,6 +196,8 @@ def _notes(
         models = [f"{one['model']['name']} version {one['model']['version']}" for one in (old, new)]
         told = f"by {models[0]} and {models[1]}" if models[0] != models[1] else "with other settings"
         yield f"they were scored {told}: compare ranks and p-values, not scores"
+    elif old["settings"].get("device") != new["settings"].get("device"):
+        yield "one was scored on a GPU, whose scores differ in their last digits"
     if top_k is None and old["decision"] != new["decision"]:
         rules = [", ".join(f"{k} {v}" for k, v in one["decision"].items()) for one in (old, new)]
         yield f"they were flagged by two rules: {rules[0]}, and {rules[1]}"

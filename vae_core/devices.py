@@ -10,7 +10,7 @@ import torch
 
 from vae_core.errors import InputError, one_line
 
-__all__ = ["device", "exact", "for_training", "kind"]
+__all__ = ["check", "device", "exact", "for_training", "kind"]
 
 # Parameters times records of a step, from where a GPU is quicker: of less it does little but start kernels.
 # A step of 98 million took 8.6 milliseconds on an H100, 13.3 on one core; of 6 million 4.8 and 2.0.
@@ -22,8 +22,7 @@ def device(name: str) -> torch.device:
     """A device by its name; "auto" is this process's own GPU where there is one, else the processor.
 
     Of several GPUs a process has the one of its number on this machine (LOCAL_RANK: torchrun and our own
-    workers set it). Raises InputError for a GPU where torch can use none, or where more processes train
-    together on this machine than it has GPUs.
+    workers set it). Raises InputError for anything else, and for a GPU that torch cannot use.
 
     >>> device("cpu")
     device(type='cpu')
@@ -33,39 +32,57 @@ def device(name: str) -> torch.device:
         name = "cuda" if there else "cpu"
     try:
         chosen = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f'there is no device "{one_line(name)}"', fix="Say auto, cpu or cuda") from error
-    if chosen.type == "cuda" and not there:
+    except RuntimeError:
+        chosen = torch.device("meta")
+    if chosen.type not in ("cpu", "cuda"):
+        raise InputError(f'there is no device "{one_line(name)}"', fix="Say auto, cpu or cuda")
+    if chosen.type == "cpu":
+        return chosen
+    gpus = torch.cuda.device_count() if there else 0
+    if not gpus or (chosen.index or 0) >= gpus:
         fix = 'Say "auto" or "cpu", or install a build of torch for it'
         raise InputError(f'device "{name}": there is no GPU that torch can use', fix=fix)
-    if chosen.type == "cuda" and chosen.index is None:
-        gpus, together = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        if together > gpus:
-            fix = f"Launch {gpus} (--nproc_per_node={gpus}), or train with --device cpu"
-            raise InputError(f"{together} processes cannot train together on {gpus} GPU(s)", fix=fix)
+    if chosen.index is None:
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % gpus)
     return chosen
 
 
 def for_training(name: str, step: int) -> torch.device:
-    """The same for a training of so many parameters times records a step: of little "auto" is the processor.
+    """The same for a training of so many parameters times records a step.
+
+    "auto" is the processor where that is little, or where this machine has fewer GPUs than processes that
+    train together on it; "cuda" raises InputError there.
 
     >>> for_training("auto", 1000)
     device(type='cpu')
     """
-    return torch.device("cpu") if name == "auto" and step < ENOUGH else device(name)
+    if name == "auto" and step < ENOUGH:
+        return torch.device("cpu")
+    chosen, together = device(name), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    gpus = torch.cuda.device_count() if chosen.type == "cuda" else together
+    if together <= gpus:
+        return chosen
+    if name == "auto":
+        return torch.device("cpu")
+    fix = f"Launch {gpus} (--nproc_per_node={gpus}), or train with --device cpu"
+    raise InputError(f"{together} processes cannot train together on {gpus} GPU(s)", fix=fix)
+
+
+def check(name: str) -> None:
+    """Raises InputError for any other name than auto, cpu and cuda, wherever the device may be."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f'there is no device "{one_line(name)}"', fix="Say auto, cpu or cuda")
 
 
 def kind(name: str) -> str:
     """ "cpu" or "cuda": what scoring on a device of that name will use; "cuda" may be on another machine.
 
-    Raises InputError for any other name than these and "auto".
+    Raises InputError for a name that `check` refuses.
 
     >>> kind("cuda")
     'cuda'
     """
-    if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f'there is no device "{one_line(name)}"', fix="Say auto, cpu or cuda")
+    check(name)
     return device(name).type if name == "auto" else name
 
 
@@ -85,7 +102,7 @@ def exact() -> Iterator[None]:
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             yield
     except torch.cuda.OutOfMemoryError as full:
-        fix = "Use fewer workers or a smaller --batch-size, or --device cpu"
+        fix = "Use fewer workers, in training smaller batches, or --device cpu"
         raise InputError("the GPU's memory is full", fix=fix) from full
     finally:
         products.allow_tf32 = before

@@ -36,6 +36,7 @@ def sample(
         raise ValueError(f"n must be 0 or more; got {n}")
     generator = torch.Generator().manual_seed(random_state)
     numpy_generator = private_generator("generation", random_state)
+    model = model if model.device.type == "cpu" else model.on("cpu")  # draws are the same on any machine
     encoding, architecture = model.encoding, model.vae.architecture
     stamps = _timestamps(model, n, numpy_generator)
     context = torch.from_numpy(periodic(stamps, encoding.periods)) if encoding.periods else torch.zeros(n, 0)

@@ -68,6 +68,7 @@ class FittedModel:
         """Where it computes: the processor, unless `on` has moved it."""
         return self.noise.device
 
+    @devices.exact()
     def on(self, name: str) -> Self:
         """The same model on "cpu", "cuda" or, with "auto", on a GPU where there is one.
 
@@ -182,6 +183,7 @@ class FittedModel:
         return self._collect(encoded, reconstruction, nats, kl, blocks)
 
     @torch.no_grad()
+    @devices.exact()
     def moments(self, encoded: Encoded, *, wanted: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance of each feature under P(x|z), z from Q, in model values: (n, features) each.
 
@@ -201,6 +203,7 @@ class FittedModel:
         return mean, variance
 
     @torch.no_grad()
+    @devices.exact()
     def codes(self, encoded: Encoded) -> np.ndarray:
         """The mean of Q(z|x), of each member of the ensemble: (n, members, latents)."""
         encoded = self._refuse(encoded)
@@ -359,6 +362,7 @@ class FittedModel:
         return (self.weights.get("vae", 0.0) * apart).T.astype(np.float32)
 
     @torch.no_grad()
+    @devices.exact()
     def importance_bound(self, table: pa.Table, *, draws: int = 64, random_state: int = 0) -> np.ndarray:
         """The importance-weighted bound of the VAE, the mean over its ensemble, in nats: (n,).
 

@@ -68,10 +68,10 @@ def save(model: FittedModel, folder: str | Path) -> dict[str, Any]:
 def _contents(model: FittedModel) -> dict[str, bytes]:
     encoding = model.encoding.to_json()
     profile = {c["name"]: {key: c.pop(key) for key in PROFILE if key in c} for c in encoding["columns"]}
-    arrays = {f"vae.{name}": tensor.numpy() for name, tensor in model.vae.state_dict().items()}
+    arrays = {f"vae.{name}": tensor.cpu().numpy() for name, tensor in model.vae.state_dict().items()}
     if isinstance(model.encoding, TableEncoding):
         arrays |= {f"vectors.{name}": array for name, array in model.encoding.arrays().items()}
-    arrays["noise"] = model.noise.numpy()
+    arrays["noise"] = model.noise.cpu().numpy()
     arrays["trained_on"] = model.trained_on
     for name, companion in model.companions.items():
         arrays |= {f"member.{name}.{key}": array for key, array in companion.arrays().items()}

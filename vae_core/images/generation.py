@@ -24,6 +24,7 @@ def sample(model: ImageModel, n: int, *, random_state: int = 0) -> np.ndarray:
     if n < 0:
         raise ValueError(f"n must be 0 or more; got {n}")
     generator = torch.Generator().manual_seed(random_state)
+    model = model if model.device.type == "cpu" else model.on("cpu")  # the same images on any machine
     a, group = model.vae.architecture, model.vae.groups[0]
     made = np.zeros((n, model.encoding.shape.pixels))
     member = torch.randint(a.members, (n,), generator=generator)

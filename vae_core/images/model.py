@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.special import xlog1py, xlogy
 from torch import Tensor
 
@@ -131,12 +132,11 @@ class ImageModel(FittedModel):
         n = len(encoded.values)
         nats, kl = np.zeros((n, len(self.encoding.regions))), np.zeros(n)
         blocks, lecture = np.zeros((self.noise.shape[0], n)), np.zeros((self.noise.shape[0], n))
-        region = torch.from_numpy(self.encoding.region).to(self.device)
+        region = torch.from_numpy(self.encoding.region)
         for part, values in self._batches(encoded):
             here = part.stop - part.start
             terms, divergence = _terms(self.vae, values, self.noise.flatten(0, 1))
-            by_region = values.new_zeros((len(values), nats.shape[1]), dtype=torch.float64)
-            by_region.index_add_(1, region, terms.mean((0, 1), dtype=torch.float64))
+            by_region = _sums_of_regions(terms.mean((0, 1), dtype=torch.float64), region, nats.shape[1])
             by_block = terms.sum(-1, dtype=torch.float64).mean(0).unflatten(0, self.noise.shape[:2]).mean(1)
             nats[part], kl[part] = by_region[:here].cpu().numpy(), divergence[:here].cpu().numpy()
             blocks[:, part] = by_block[:, :here].cpu().numpy()
@@ -221,6 +221,7 @@ class ImageModel(FittedModel):
         return np.sort(distances[:, :nearest], axis=1).mean(1)
 
     @torch.no_grad()
+    @devices.exact()
     def pixel_terms(self, encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
         """Each pixel's share of the bound (n, m) and the KL (n,): the elbo is their sum less the KL."""
         terms, kl = np.zeros(encoded.values.shape), np.zeros(len(encoded.values))
@@ -234,7 +235,7 @@ class ImageModel(FittedModel):
     def arrays(self) -> dict[str, np.ndarray]:
         """What storage writes beside a table model's arrays."""
         lecture = self.lecture.state_dict() if self.lecture is not None else {}
-        own = {f"lecture.{name}": tensor.numpy() for name, tensor in lecture.items()}
+        own = {f"lecture.{name}": tensor.cpu().numpy() for name, tensor in lecture.items()}
         return own | {"known_brightness": self.known_brightness}
 
     def document(self) -> dict[str, Any]:
@@ -275,6 +276,14 @@ def _terms(vae: VAE, values: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     chosen = vae.parameters_of(group, parameters)
     terms = LIKELIHOODS[group.likelihood.name].log_prob_unmasked(values, chosen, scale)
     return terms, kl_standard_normal(mean, log_variance).mean(0)
+
+
+def _sums_of_regions(terms: Tensor, region: Tensor, regions: int) -> Tensor:
+    """Pixels' terms (n, m) added up by their regions (m,): (n, regions); of the same bits each time."""
+    if terms.is_cuda:  # there index_add_ adds in the order of the moment
+        member = F.one_hot(region, regions).to(terms)
+        return terms @ member
+    return terms.new_zeros((len(terms), regions)).index_add_(1, region, terms)
 
 
 def per_image(values: np.ndarray, encoding: ImageEncoding) -> np.ndarray:
