@@ -170,3 +170,10 @@ def test_a_comparison_overwrites_no_file_unasked(
     assert pq.read_table(kept).num_rows
     assert main([*command[:-1], str(tmp_path / "kept.csv")]) == 2
     assert not (tmp_path / "kept.csv").exists()
+
+
+def test_a_report_from_a_gpu_beside_a_processors_says_so() -> None:
+    ours = {"dataset": {"name": "x", "ids": ["k"]}, "as_of": None, "decision": {"fdr": 0.05}, "settings": {}}
+    theirs = ours | {"settings": {"device": "cuda"}}
+    told = [list(comparison._notes(ours, other, 5, True, None)) for other in (ours, theirs)]
+    assert told == [[], ["one was scored on a GPU, whose scores differ in their last digits"]]

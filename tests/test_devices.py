@@ -18,6 +18,7 @@ from vae_core import devices, generation, job, publishing, sources, storage
 from vae_core.engines import map_units
 from vae_core.errors import InputError
 from vae_core.images.encoding import as_table
+from vae_core.scores import Scores
 from vae_core.scoring import FittedModel
 from vae_core.training import Settings, fit
 
@@ -149,16 +150,16 @@ def test_a_report_from_a_gpu_is_another_report_and_auto_without_one_is_the_proce
 # ----------------------------------------------------------------------------------------- on a GPU
 
 
-def same_bits(some: object, other: object, chosen: slice = slice(None)) -> None:
+def same_bits(some: Scores, other: Scores, chosen: slice = slice(None)) -> None:
     for name in FIGURES:
         np.testing.assert_array_equal(getattr(some, name), getattr(other, name)[chosen], err_msg=name)
 
 
-def like(some: object, other: object) -> None:
+def like(some: Scores, other: Scores) -> None:
     """The same but for rounding: single precision has 1e-7 of a term, a bound sums some dozens of them."""
     for name in ("bound", "elbo", "kl"):
         np.testing.assert_allclose(getattr(some, name), getattr(other, name), rtol=1e-5, atol=1e-4)
-    assert spearmanr(some.anomaly_score, other.anomaly_score)[0] > 1 - 1e-7  # type: ignore[attr-defined]
+    assert spearmanr(some.anomaly_score, other.anomaly_score)[0] > 1 - 1e-7
 
 
 @pytest.mark.cuda

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -30,11 +30,10 @@ def device(name: str) -> torch.device:
     there = torch.cuda.is_available()
     if name == "auto":
         name = "cuda" if there else "cpu"
-    try:
+    chosen = None
+    with suppress(RuntimeError):  # torch knows no such name
         chosen = torch.device(name)
-    except RuntimeError:
-        chosen = torch.device("meta")
-    if chosen.type not in ("cpu", "cuda"):
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
         raise InputError(f'there is no device "{one_line(name)}"', fix="Say auto, cpu or cuda")
     if chosen.type == "cpu":
         return chosen
@@ -75,7 +74,7 @@ def check(name: str) -> None:
 
 
 def kind(name: str) -> str:
-    """ "cpu" or "cuda": what scoring on a device of that name will use; "cuda" may be on another machine.
+    """What scoring on a device of that name will use: "cpu" or "cuda", which may be on another machine.
 
     Raises InputError for a name that `check` refuses.
 

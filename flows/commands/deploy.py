@@ -11,6 +11,7 @@ from flows.commands.options import (
     Alpha,
     Dataset,
     Delimiter,
+    Device,
     Encoding,
     Fdr,
     From,
@@ -59,6 +60,7 @@ def deploy(
     from_: From = None,
     until: Until = None,
     workers: Workers = 1,
+    device: Device = "cpu",
     members: Members = None,
     null_values: NullValues = [],
     encoding: Encoding = "utf-8",
@@ -75,11 +77,12 @@ def deploy(
     and a schedule is served by this process until stopped (Ctrl-C). Each run's report stands under
     as_of=START of its interval.
     """
-    from flows import dataset_file, deployments
+    from flows import dataset_file, deployments, steps
 
     given: dict[str, Any] = {
         "model": model, "every": every, "cron": cron, "name": name, "fdr": fdr, "alpha": alpha,
         "top_k": top_k, "from": from_, "until": until, "members": members, "dataset": dataset,
+        "device": None if device == "cpu" else device,
     }  # fmt: skip
     if dataset_file.is_dataset_file(path):
         too_much = [f"--{key.replace('_', '-')}" for key, value in given.items() if value is not None]
@@ -104,10 +107,11 @@ def deploy(
             "data is scored by a model", fix="Give --model, or a dataset file that ends in .toml"
         )
     _check_typed(path, output, every, cron)
+    steps.check_device(device, "local")
     parameters: dict[str, Any] = {
         "path": path, "model": model, "output": output, "dataset": dataset, "start": from_, "until": until,
         "fdr": fdr, "alpha": alpha, "top_k": top_k, "workers": workers, "members": members,
-        "null_values": null_values, "encoding": encoding, "delimiter": delimiter,
+        "device": device, "null_values": null_values, "encoding": encoding, "delimiter": delimiter,
         "only_interval": only_interval,
     }  # fmt: skip
     deployments.serve(

@@ -34,6 +34,7 @@ Delimiter = Annotated[
 Dataset = Annotated[str | None, typer.Option("--dataset", help="The dataset's name. Default: from the path.")]
 Model = Annotated[str, typer.Option(help="models:/NAME@champion, models:/NAME/VERSION, or a model's folder.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that score at the same time.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda (a GPU: quicker, other last digits) or auto.")]
 Engine = Annotated[
     Literal["local", "ray"],
     typer.Option(help="local: processes of this machine. ray: actors of the cluster that RAY_ADDRESS names."),

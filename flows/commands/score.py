@@ -11,6 +11,7 @@ from flows.commands.options import (
     Alpha,
     Dataset,
     Delimiter,
+    Device,
     Encoding,
     Engine,
     Fdr,
@@ -61,9 +62,7 @@ def score(
     ] = False,
     workers: Workers = 1,
     engine: Engine = "local",
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda (a GPU: quicker, other last digits) or auto.")
-    ] = "cpu",
+    device: Device = "cpu",
     members: Members = None,
     rank_by: RankBy = None,
     draws: Annotated[
