@@ -143,12 +143,17 @@ def whole_file(target: Path) -> Iterator[Path]:
             hidden.unlink(missing_ok=True)
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Sorted keys, so that equal data give equal bytes; whole or not at all."""
+def write_json(path: Path, data: Mapping[str, Any], *, flushed: bool = True) -> None:
+    """Sorted keys, so that equal data give equal bytes; whole or not at all.
+
+    `flushed=False` leaves it to the system when the disk has it: a power cut may leave it empty.
+    """
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     text = json.dumps(data, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     temporary.write_text(text + "\n", encoding="utf-8")
-    commit(temporary, path)
+    if flushed:
+        sync(temporary)
+    temporary.replace(path)
 
 
 def _canonical(data: Mapping[str, Any]) -> bytes:

@@ -294,7 +294,8 @@ def write_unit(
 ) -> UnitResult:
     """Sort a unit's rows, write them whole, with its counts beside them, and leave the note that says so.
 
-    The folder must exist.
+    The folder must exist. Nothing waits for the disk: what a power cut leaves half written is not what the
+    note's checksums say, and is made again (`finished`).
     """
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     with publishing.writing(path.parent):
@@ -308,13 +309,14 @@ def write_unit(
             write_page_checksum=True,
         )
         digest = publishing.sha256_of(temporary)
-        publishing.commit(temporary, path)
+        temporary.replace(path)
         counted = None if counts is None else _write_counts(counts, counts_file(path))
         missing, strange, unseen = (
             _having(table, name) for name in ("n_missing", "n_out_of_range", "n_unseen")
         )
         result = UnitResult(unit_id, table.num_rows, digest, missing, strange, unseen, counted)
-        publishing.write_json(path.with_suffix(".json"), {"made_by": made_by, "result": asdict(result)})
+        note = {"made_by": made_by, "result": asdict(result)}
+        publishing.write_json(path.with_suffix(".json"), note, flushed=False)
     return result
 
 
@@ -324,7 +326,7 @@ def _write_counts(counts: np.ndarray, path: Path) -> str:
     with temporary.open("wb") as file:
         np.save(file, counts, allow_pickle=False)
     digest = publishing.sha256_of(temporary)
-    publishing.commit(temporary, path)
+    temporary.replace(path)
     return digest
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Self
 
 import numpy as np
 import torch
 
-from vae_core import sums
 from vae_core.encoding import Feature
 
 __all__ = ["IndependentColumns"]
@@ -40,7 +39,8 @@ class IndependentColumns:
         self.shares = shares  # (m, classes): log-probabilities of discrete columns
         self.features = list(features)
         with np.errstate(invalid="ignore"):  # a discrete column has no grid
-            self.density = np.diff(cumulative, axis=1) / np.diff(edges, axis=1)
+            density = np.diff(cumulative, axis=1) / np.diff(edges, axis=1)
+        self.padded = np.pad((1 - HEAVY) * density, ((0, 0), (1, 1)))  # nothing before the grid, nor after
 
     @classmethod
     def fit(cls, values: np.ndarray, mask: np.ndarray, features: Sequence[Feature]) -> IndependentColumns:
@@ -65,24 +65,32 @@ class IndependentColumns:
 
     def log_prob(self, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Terms log P(x_j) in nats, unsummed; 0 where a cell is missing: (n, m) -> (n, m)."""
-        terms = np.zeros(values.shape)
-        for j, feature in enumerate(self.features):
-            x = values[:, j]
-            if (
-                feature.likelihood == "bernoulli"
-            ):  # a grey value has the VAE's own form: minus the cross-entropy
-                terms[:, j] = (1 - x) * self.shares[j, 0] + x * self.shares[j, 1]
-            elif feature.likelihood == "categorical":
-                terms[:, j] = self.shares[j, x.astype(np.int64).clip(0, self.shares.shape[1] - 1)]
-            elif feature.likelihood == "whole":
-                terms[:, j] = self._log_mass(j, x, feature.scale)
-            else:
-                terms[:, j] = self._log_density(j, x)
-        return np.where(mask, terms, 0.0)
+        terms = np.empty(values.shape[::-1])  # a column's side by side
+        for j, own in enumerate(self._terms(values, mask)):
+            terms[j] = own
+        return terms.T
 
     def score(self, values: np.ndarray, mask: np.ndarray, *, quick: bool = False) -> np.ndarray:
         """log P(x) of each record in nats, low = anomalous: (n, m) -> (n,). It is always quick."""
-        return sums.of_records(self.log_prob(values, mask))
+        total = np.zeros(len(values))
+        for own in self._terms(values, mask):
+            total += own
+        return total
+
+    def _terms(self, values: np.ndarray, mask: np.ndarray) -> Iterator[np.ndarray]:
+        """Each column's log P(x_j), 0 where a cell is missing: m times (n,)."""
+        whole = bool(mask.all())
+        for j, feature in enumerate(self.features):
+            x = values[:, j]
+            if feature.likelihood == "bernoulli":  # a grey value has the VAE's own form: minus the cross-entropy
+                own = (1 - x) * self.shares[j, 0] + x * self.shares[j, 1]
+            elif feature.likelihood == "categorical":
+                own = self.shares[j, x.astype(np.int64).clip(0, self.shares.shape[1] - 1)]
+            elif feature.likelihood == "whole":
+                own = self._log_mass(j, x, feature.scale)
+            else:
+                own = self._log_density(j, x)
+            yield own if whole else np.where(mask[:, j], own, 0.0)
 
     def parts(
         self, values: np.ndarray, mask: np.ndarray, *, quick: bool = False
@@ -96,9 +104,11 @@ class IndependentColumns:
 
     def _log_density(self, j: int, x: np.ndarray) -> np.ndarray:
         first, last = self.edges[j, 0], self.edges[j, -1]
-        place = ((x.clip(first, last) - first) * (BINS / (last - first))).astype(np.int64).clip(max=BINS - 1)
-        kernel = np.where((x >= first) & (x < last), self.density[j, place], 0.0)
-        return np.log((1 - HEAVY) * kernel + HEAVY * _student(x))
+        place = (x - first) * (BINS / (last - first))
+        place += 1
+        kernel = self.padded[j].take(place.clip(0, BINS + 1, out=place).astype(np.int64))
+        kernel += HEAVY * _student(x)
+        return np.log(kernel, out=kernel)
 
     def _log_mass(self, j: int, x: np.ndarray, step: float) -> np.ndarray:
         """log P(x - step/2 < X < x + step/2), without cancellation for small steps and far values."""
@@ -132,7 +142,7 @@ class IndependentColumns:
 def _student(x: np.ndarray) -> np.ndarray:
     """Density of Student's t with 2 degrees of freedom."""
     spread = 2 + np.square(x)
-    return 1 / spread / np.sqrt(spread)
+    return 1 / spread / np.sqrt(spread)  # the product would overflow
 
 
 def _student_tail(x: np.ndarray) -> np.ndarray:

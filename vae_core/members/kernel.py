@@ -281,23 +281,29 @@ class KernelDensity:
     def _tiles(self, values: np.ndarray, mask: np.ndarray):  # type: ignore[no-untyped-def]
         """Rows of a tile, their design (tile, q) and the table (q, N) it multiplies."""
         numeric = self.layout.numeric
-        x, seen = compressed(values[:, numeric])[0] / self.scales[numeric], mask[:, numeric]
-        x = np.where(seen, x, 0.0)
-        short = seen.all(1) & self.complete
-        indicators = self.layout.indicators(values, mask)
-        ones = np.ones((len(values), 1))
-        for rows, table, blocks in (
-            (np.flatnonzero(short), self.short, lambda k: [sums.of_records(np.square(x[k]))[:, None], x[k]]),
-            (np.flatnonzero(~short), self.long, lambda k: [np.square(x[k]), x[k], seen[k]]),
-        ):
+        short = self._short_rows(mask)
+        for rows, table in ((np.flatnonzero(short), self.short), (np.flatnonzero(~short), self.long)):
             for first in range(0, len(rows), SLAB * self.tile):
                 slab = rows[first : first + SLAB * self.tile]
+                here = slice(slab[0], slab[-1] + 1) if slab[-1] - slab[0] < len(slab) else slab
+                cells, observed = values[here], mask[here]
+                seen = observed[:, numeric]
+                x = compressed(cells[:, numeric])[0] / self.scales[numeric]
+                x = x if table is self.short else np.where(seen, x, 0.0)
+                squares = np.square(x)
+                quadratic = [sums.of_records(squares)[:, None], x] if table is self.short else [squares, x, seen]
                 filled = np.zeros((len(slab) + -len(slab) % self.tile, len(table)))
-                columns = [*blocks(slab), indicators[slab], ones[slab]]
+                columns = [*quadratic, self.layout.indicators(cells, observed), np.ones((len(slab), 1))]
                 np.concatenate(columns, axis=1, out=filled[: len(slab)])
                 for start, design in enumerate(torch.from_numpy(filled).split(self.tile)):
                     here = slab[start * self.tile : (start + 1) * self.tile]
                     yield here, design.to(table.device), table
+
+    def _short_rows(self, mask: np.ndarray) -> np.ndarray:
+        """Rows that miss no numeric cell, where no exemplar does."""
+        if not self.complete or mask.all():
+            return np.full(len(mask), self.complete)
+        return mask[:, self.layout.numeric].all(1)
 
     def _by_feature(self, design: Tensor, responsibilities: Tensor) -> np.ndarray:
         """Expected log kernels of each feature: (tile, q) and (tile, N) -> (tile, m)."""
