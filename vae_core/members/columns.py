@@ -82,7 +82,7 @@ class IndependentColumns:
         whole = bool(mask.all())
         for j, feature in enumerate(self.features):
             x = values[:, j]
-            if feature.likelihood == "bernoulli":  # a grey value has the VAE's own form: minus the cross-entropy
+            if feature.likelihood == "bernoulli":  # of a grey value minus the cross-entropy, as in the VAE
                 own = (1 - x) * self.shares[j, 0] + x * self.shares[j, 1]
             elif feature.likelihood == "categorical":
                 own = self.shares[j, x.astype(np.int64).clip(0, self.shares.shape[1] - 1)]

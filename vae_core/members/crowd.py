@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vae_core.members.kernel import CROWD, KernelDensity
+from vae_core.members.powers import log_sum
 
 __all__ = ["Crowd"]
 
@@ -44,16 +45,16 @@ class Crowd(KernelDensity):
         count = len(self.exemplars)
         return count - min(max(1, round(NEAREST * count)), count - 1)
 
-    def _sum(self, joint: Tensor, quick: bool = False) -> Tensor:
+    def _bits(self, joint: Tensor, quick: bool) -> Tensor:
         joint, kept = joint[:, : len(self.exemplars)], self._kept
         about = self._about(joint) if quick else joint.new_zeros(len(joint))
         differences = joint - about.unsqueeze(1)
-        differences = differences.float() if quick else differences
-        rest = _sorted(differences)[:, :kept]
+        rest = _sorted(differences.float() if quick else differences)[:, :kept]
         largest = rest[:, -1].clone()
-        total = self._log_mean(rest.sub_(largest.unsqueeze(1)), about + largest)
-        far = largest.abs() > CLOSE
-        return torch.where(far, self._sum(joint), total) if quick and bool(far.any()) else total
+        total = log_sum(rest.sub_(largest.unsqueeze(1)), about + largest)
+        if not quick or float(largest.abs().amax()) <= CLOSE:
+            return total
+        return torch.where(largest.abs() > CLOSE, self._bits(joint, quick=False), total)
 
     def _about(self, joint: Tensor) -> Tensor:
         """Roughly each row's largest term that is heard, from a sample of them: (n, N) -> (n,)."""

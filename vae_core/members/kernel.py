@@ -14,25 +14,22 @@ from torch import Tensor
 from vae_core import sums
 from vae_core.encoding import Feature
 from vae_core.members.layout import Layout, log_theta
-from vae_core.members.own import ABSENT, Places, leave_out
+from vae_core.members.own import Places, leave_out
+from vae_core.members.powers import LOG_2, log_sum, padded, together
 from vae_core.members.search import highest
+from vae_core.members.widths import NARROWEST, NEIGHBOUR, relative_widths, scale_of
 
 __all__ = ["KernelDensity"]
 
 MOST_EXEMPLARS = 2000
 CROWD = 500  # of them that a crowd hears: choosing among all costs four times as much and finds no more
-NEIGHBOUR = 10  # the neighbour whose distance sets an exemplar's width
-NARROWEST = 0.02  # of a kernel, in units of the column's scale: no density is built from rounding
 WIDTHS = np.geomspace(0.02, 2.0, 16)
 MIXING = (0.02, 0.1, 0.3, 0.7)  # how much a discrete kernel takes from the column's shares
-WILD = 3.0  # ranges of the middle 99 %: what lies farther out does not stretch a column's scale
 TRIMMED = 0.02  # the least likely records do not choose the width: a lone one would widen it for all
 FAR = 1e3  # standardised units from where distances grow logarithmically
 TILES = {"cpu": 128, "cuda": 4096}  # rows computed at once, always: a record's bits hang on no neighbour's
 SLAB = 8  # tiles laid out together
 LOG_2PI = math.log(2 * math.pi)
-LOG_2 = math.log(2)
-FAINTEST = -100.0  # bits below the largest kernel: what is less costs time and changes nothing
 
 
 class KernelDensity:
@@ -92,11 +89,11 @@ class KernelDensity:
         exemplars = exemplars.astype(np.float32).astype(np.float64)  # as storage keeps them
         scales, shares = np.ones(len(features)), [np.zeros(0)]
         for j in layout.numeric:
-            scales[j] = _scale(compressed(values[mask[:, j], j])[0])
+            scales[j] = scale_of(compressed(values[mask[:, j], j])[0])
         for j, size in zip(layout.discrete, layout.classes, strict=True):
             codes = values[mask[:, j], j].astype(np.int64).clip(0, size - 1)
             shares.append((np.bincount(codes, minlength=size) + 1.0) / (len(codes) + size))
-        relative = _relative_widths(exemplars, observed, scales, layout)
+        relative = relative_widths(exemplars, observed, scales, layout)
         terms: dict[float, Tensor] = {}  # of discrete features: they do not depend on the width
 
         def with_likelihood(width: float, mixing: float) -> tuple[float, KernelDensity]:
@@ -129,14 +126,18 @@ class KernelDensity:
         With `own` records hear their own kernels too: log P(x) as it is.
         """
         totals = [np.zeros(len(values)) for _ in heard]
+        order = sorted(zip(totals, heard, strict=True), key=lambda pair: pair[1] is self)
         joint = self.long.new_empty((self.tile, self.long.shape[1]))  # one for all tiles
         places = None if own else self._places(values, mask)
-        for rows, design, table in self._tiles(values, mask):
+        for rows, count, design, table in self._tiles(values, mask):
             torch.mm(design, table, out=joint)
-            for total, member in sorted(zip(totals, heard, strict=True), key=lambda pair: pair[1] is self):
+            for total, member in order:  # the last one uses the joint up
                 if member is self and places is not None:
                     leave_out(joint, places[rows])
-                total[rows] = member._sum(joint, quick)[: len(rows)].cpu().numpy()  # the last one uses it up
+                total[rows] = member._bits(joint, quick).cpu().numpy()[:count]
+        for total, member in order:
+            total -= member._log_count
+            total *= LOG_2
         jacobian = self._jacobian(values, mask)
         return totals if jacobian is None else [total + sums.of_records(jacobian) for total in totals]
 
@@ -161,14 +162,14 @@ class KernelDensity:
         """
         terms, kl = np.zeros(values.shape), np.zeros(len(values))
         places = self._places(values, mask)
-        for rows, design, table in self._tiles(values, mask):
+        for rows, count, design, table in self._tiles(values, mask):
             joint = design @ table
             if places is not None:
                 leave_out(joint, places[rows])
             total = self._sum(joint.clone(), quick)
-            own = self._by_feature(design, self._responsibilities(joint, total))[: len(rows)]
+            own = self._by_feature(design, self._responsibilities(joint, total))[:count]
             terms[rows] = own
-            kl[rows] = sums.of_records(own) - total[: len(rows)].cpu().numpy()
+            kl[rows] = sums.of_records(own) - total.cpu().numpy()[:count]
         jacobian = self._jacobian(values, mask)
         return terms if jacobian is None else terms + jacobian, kl
 
@@ -197,7 +198,7 @@ class KernelDensity:
         return cls(*tables, features, leaves_own=bool(leaves_own[0]))
 
     def _places(self, values: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
-        """Which exemplar a record is, or -1: (n,). None where own kernels are heard."""
+        """Which exemplar a record is, or -1: (n,). None where none is one, or own kernels are heard."""
         if not self.leaves_own or len(self.exemplars) < 2:
             return None
         self._known = self._known or Places(self.exemplars, self.observed)
@@ -205,6 +206,8 @@ class KernelDensity:
         column = values[:, telling]
         column = compressed(column)[0] if telling in numeric else column
         some = self._known.likely(column, mask[:, telling])
+        if not len(some):
+            return None
         x = values[some]
         x[:, numeric] = compressed(x[:, numeric])[0]
         found = np.full(len(values), -1)
@@ -212,7 +215,7 @@ class KernelDensity:
         return found
 
     # A record's log kernels with all exemplars are one matrix product, design (tile, q) times table (q, N),
-    # in bits: powers of 2 are cheaper than those of e.
+    # in bits.
     # With z = x / c, precision p_i = 1 / (h r_i)^2 and z_i the exemplar's, a numeric column's log kernel is
     #   -p_i z^2 / 2 + z p_i z_i - (p_i z_i^2 / 2 + log (h r_i c) + log sqrt(2 pi) + log theta - log step),
     # a discrete one's picks a row by its class. Where no numeric cell is missing, on either side, z^2 sums
@@ -240,25 +243,24 @@ class KernelDensity:
         discrete = np.concatenate(blocks)
         self.complete = bool(here.all())  # then rows without a missing numeric cell take the short table
         whole = np.concatenate([-0.5 * precision.T, linear.T, constant.T, discrete])
-        self.long = _padded(np.concatenate([whole, np.zeros((1, count))]))
+        self.long = padded(np.concatenate([whole, np.zeros((1, count))]))
         self.turned = torch.zeros((self.long.shape[1], len(whole) + -len(whole) % 16), dtype=torch.float64)
         self.turned[:count, : len(whole)] = torch.from_numpy(whole.T)
         square = -0.5 * self.widths[None] ** -2.0
-        self.short = _padded(np.concatenate([square, linear.T, discrete, constant.sum(1)[None]]))
+        self.short = padded(np.concatenate([square, linear.T, discrete, constant.sum(1)[None]]))
 
     def _sum(self, joint: Tensor, quick: bool = False) -> Tensor:
-        """log sum_i w_i 2^joint_i in nats, of each row: (n, N) -> (n,); `joint` is used up.
+        """log sum_i w_i 2^joint_i in nats, of each row: (n, N) -> (n,); `joint` is used up."""
+        return self._bits(joint, quick).sub_(self._log_count).mul_(LOG_2)
+
+    def _bits(self, joint: Tensor, quick: bool) -> Tensor:
+        """log2 sum_i 2^joint_i of each row: (n, N) -> (n,); `joint` is used up.
 
         `quick`: differences from the largest in single precision, to 1e-7 of the sum in a third of the time.
         """
         largest = joint.amax(1)
         differences = joint.sub_(largest.unsqueeze(1))
-        return self._log_mean(differences.float() if quick else differences, largest)
-
-    def _log_mean(self, differences: Tensor, largest: Tensor) -> Tensor:
-        """The same of differences in bits (n, N), used up, from the rows' largest terms (n,)."""
-        total = differences.clamp_(min=FAINTEST).exp2_().sum(1).double().log2_()
-        return total.add_(largest).sub_(self._log_count).mul_(LOG_2)
+        return log_sum(differences.float() if quick else differences, largest)
 
     @property
     def _log_count(self) -> float:
@@ -279,31 +281,33 @@ class KernelDensity:
         return result
 
     def _tiles(self, values: np.ndarray, mask: np.ndarray):  # type: ignore[no-untyped-def]
-        """Rows of a tile, their design (tile, q) and the table (q, N) it multiplies."""
+        """Rows of a tile, how many, their design (tile, q) and the table (q, N) it multiplies."""
         numeric = self.layout.numeric
         short = self._short_rows(mask)
-        for rows, table in ((np.flatnonzero(short), self.short), (np.flatnonzero(~short), self.long)):
-            for first in range(0, len(rows), SLAB * self.tile):
-                slab = rows[first : first + SLAB * self.tile]
-                here = slice(slab[0], slab[-1] + 1) if slab[-1] - slab[0] < len(slab) else slab
+        for group, table in ((np.flatnonzero(short), self.short), (np.flatnonzero(~short), self.long)):
+            for first in range(0, len(group), SLAB * self.tile):
+                slab = group[first : first + SLAB * self.tile]
+                here = together(slab)
                 cells, observed = values[here], mask[here]
-                seen = observed[:, numeric]
                 x = compressed(cells[:, numeric])[0] / self.scales[numeric]
-                x = x if table is self.short else np.where(seen, x, 0.0)
-                squares = np.square(x)
-                quadratic = [sums.of_records(squares)[:, None], x] if table is self.short else [squares, x, seen]
+                if table is self.short:
+                    quadratic = [sums.of_records(np.square(x))[:, None], x]
+                else:
+                    seen = observed[:, numeric]
+                    x = np.where(seen, x, 0.0)
+                    quadratic = [np.square(x), x, seen]
                 filled = np.zeros((len(slab) + -len(slab) % self.tile, len(table)))
                 columns = [*quadratic, self.layout.indicators(cells, observed), np.ones((len(slab), 1))]
                 np.concatenate(columns, axis=1, out=filled[: len(slab)])
                 for start, design in enumerate(torch.from_numpy(filled).split(self.tile)):
-                    here = slab[start * self.tile : (start + 1) * self.tile]
-                    yield here, design.to(table.device), table
+                    rows = slab[start * self.tile : (start + 1) * self.tile]
+                    yield together(rows), len(rows), design.to(table.device), table
 
     def _short_rows(self, mask: np.ndarray) -> np.ndarray:
         """Rows that miss no numeric cell, where no exemplar does."""
         if not self.complete or mask.all():
             return np.full(len(mask), self.complete)
-        return mask[:, self.layout.numeric].all(1)
+        return np.asarray(mask[:, self.layout.numeric].all(1))
 
     def _by_feature(self, design: Tensor, responsibilities: Tensor) -> np.ndarray:
         """Expected log kernels of each feature: (tile, q) and (tile, N) -> (tile, m)."""
@@ -347,15 +351,15 @@ class KernelDensity:
         """
         values = self.exemplars.copy()  # compressed already, and below FAR nothing changes
         bounds, classes = np.zeros(len(values)), sum(self.layout.classes)
-        for rows, design, table in self._tiles(values, self.observed):
+        for rows, count, design, table in self._tiles(values, self.observed):
             if discrete is None:
                 joint = design @ table
             else:
                 joint = design[:, -1:] @ table[-1:]
                 joint += design[:, : -1 - classes] @ table[: -1 - classes]
-                joint[: len(rows)] += discrete[torch.from_numpy(rows)]
-            joint[torch.arange(len(rows)), torch.from_numpy(rows)] = -math.inf
-            bounds[rows] = self._sum(joint, quick=True)[: len(rows)].numpy()
+                joint[:count] += discrete[rows]
+            joint[range(count), np.arange(len(values))[rows]] = -math.inf
+            bounds[rows] = self._sum(joint, quick=True)[:count].numpy()
         kept = np.sort(bounds)[int(TRIMMED * len(bounds)) :]
         return float(kept.mean())
 
@@ -371,36 +375,3 @@ def compressed(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _any_far(x: np.ndarray) -> bool:
     return x.size > 0 and max(x.max(), -x.min()) > FAR
-
-
-def _scale(x: np.ndarray) -> float:
-    """A column's scale: three tenths of its range, without the part of it that single wild values make up."""
-    if not len(x):
-        return 1.0
-    low, high = np.quantile(x, [0.005, 0.995])
-    span = min(float(np.ptp(x)), WILD * float(high - low)) or float(np.ptp(x))
-    return max(0.3 * span, 1e-3)
-
-
-def _relative_widths(
-    exemplars: np.ndarray, observed: np.ndarray, scales: np.ndarray, layout: Layout
-) -> np.ndarray:
-    """r_i = sqrt(distance to the 10th neighbour / its geometric mean): wide where records are sparse."""
-    from sklearn.neighbors import NearestNeighbors  # a second to import, and scoring does without
-
-    z = np.where(observed, exemplars, 0.0)[:, layout.numeric] / scales[layout.numeric]
-    space = np.concatenate([z, math.sqrt(0.5) * layout.indicators(exemplars, observed)], axis=1)
-    neighbour = min(NEIGHBOUR, len(space) - 1)
-    if neighbour < 1:
-        return np.ones(len(space))
-    distance = NearestNeighbors(n_neighbors=neighbour).fit(space).kneighbors()[0][:, -1]
-    distance = np.maximum(distance, NARROWEST * math.sqrt(space.shape[1]))
-    return np.sqrt(distance / np.exp(np.log(distance).mean()))
-
-
-def _padded(table: np.ndarray) -> Tensor:
-    """(q, N) in bits, N up to a multiple of 16: narrow products differ in bits between a batch's rows."""
-    count = -table.shape[1] % 16
-    last = np.zeros((len(table), count))
-    last[-1] = ABSENT
-    return torch.from_numpy(np.ascontiguousarray(np.concatenate([table / LOG_2, last], axis=1)))
