@@ -27,8 +27,8 @@ WIDTHS = np.geomspace(0.02, 2.0, 16)
 MIXING = (0.02, 0.1, 0.3, 0.7)  # how much a discrete kernel takes from the column's shares
 TRIMMED = 0.02  # the least likely records do not choose the width: a lone one would widen it for all
 FAR = 1e3  # standardised units from where distances grow logarithmically
-TILES = {"cpu": 128, "cuda": 4096}  # rows computed at once, always: a record's bits hang on no neighbour's
-SLAB = 8  # tiles laid out together
+TILES = {"cpu": 256, "cuda": 4096}  # rows computed at once, always: a record's bits hang on no neighbour's
+SLAB = 4  # tiles laid out together
 LOG_2PI = math.log(2 * math.pi)
 
 
