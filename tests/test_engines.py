@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from vae_core.engines import ENGINES, WorkerDied, get_ready, map_units
+from vae_core.engines import ENGINES, WorkerDied, get_ready, map_units, one_crew
 from vae_core.errors import InputError
 
 
@@ -78,6 +78,34 @@ def test_a_killed_worker_costs_no_unit(tmp_path: Path) -> None:
 def test_a_unit_that_always_kills_its_worker_ends_the_job() -> None:
     with pytest.raises(WorkerDied, match=r"killed 3 times.*the same command then goes on"):
         list(map_units(range(3), die_always, workers=2))
+
+
+def whoever(_: int) -> int:
+    time.sleep(0.05)
+    return os.getpid()
+
+
+def test_the_workers_of_one_crew_do_stage_after_stage_and_then_leave() -> None:
+    with one_crew():
+        first, second = (set(map_units(range(10), whoever, workers=2)) for _ in range(2))
+    assert second <= first and os.getpid() not in first
+    assert _within(10, lambda: not any(_alive(pid) for pid in first))
+    assert not first & set(map_units(range(10), whoever, workers=2))
+
+
+def test_a_crew_that_lost_a_worker_between_stages_is_replaced() -> None:
+    with one_crew():
+        for pid in (first := set(map_units(range(10), whoever, workers=2))):
+            os.kill(pid, signal.SIGKILL)
+        assert not first & set(map_units(range(10), whoever, workers=2))
+
+
+def test_after_an_error_the_crew_is_another_one() -> None:
+    with one_crew():
+        first = set(map_units(range(10), whoever, workers=2))
+        with pytest.raises(InputError, match="three is not welcome"):
+            list(map_units(range(10), refuse_three, workers=2))
+        assert not first & set(map_units(range(10), whoever, workers=2))
 
 
 def test_an_unknown_engine_is_named_with_those_that_exist() -> None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from vae_core import __version__, drift, publishing, report, sources
 from vae_core.card import CARD, card, finite
-from vae_core.engines import map_units
+from vae_core.engines import map_units, one_crew
 from vae_core.errors import InputError
 from vae_core.report import Decision
 from vae_core.work import (
@@ -113,7 +113,7 @@ def run(
         with publishing.lock(plan.staging, on_wait=on_wait):
             plan = prepare(job, replace=replace)  # another run may have published it meanwhile
             if plan.published is None:
-                with publishing.nothing_left(plan.staging):
+                with publishing.nothing_left(plan.staging), one_crew():
                     results = score(plan, engine=engine, workers=workers, on_done=on_done)
                     manifest = rank(plan, results, engine=engine, workers=workers, on_done=on_explained)
                     folder = publish(plan, manifest, replace=replace)

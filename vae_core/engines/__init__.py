@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from vae_core.engines.local import WorkerDied, import_ahead, local
+from vae_core.engines.local import WorkerDied, import_ahead, local, one_crew
 from vae_core.engines.ray import on_ray
 from vae_core.errors import InputError
 
-__all__ = ["ENGINES", "Engine", "WorkerDied", "get_ready", "map_units"]
+__all__ = ["ENGINES", "Engine", "WorkerDied", "get_ready", "map_units", "one_crew"]
 
 U = TypeVar("U")
 R = TypeVar("R")

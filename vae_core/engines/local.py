@@ -9,16 +9,20 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from multiprocessing.connection import wait as wait_for_any
 from typing import Any
 
-__all__ = ["RESTARTS", "WorkerDied", "import_ahead", "local"]
+__all__ = ["RESTARTS", "WorkerDied", "import_ahead", "local", "one_crew"]
 
 RESTARTS = 2  # a unit that kills its worker (out of memory, say) must end the job, not repeat for ever
 # What workers import, once for all of them: the next one then starts in a blink, also for the next stage.
 IMPORTED_ONCE = ["vae_core.storage", "vae_core.explanation", "vae_core.work"]
 QUEUED = 2  # units handed to each worker at a time: enough to keep it busy, however many units there are
+
+_crews: ContextVar[dict[tuple[int, bool], ProcessPoolExecutor] | None] = ContextVar("crews", default=None)
 
 
 class WorkerDied(RuntimeError):
@@ -35,22 +39,49 @@ def local(
     waiting, died = iter(units), 0
     unfinished: list[Any] = []
     while True:
-        with _pool(workers, gpu=gpu) as pool:
-            running: dict[Future[Any], Any] = {pool.submit(work, unit): unit for unit in unfinished}
-            try:
+        running: dict[Future[Any], Any] = {}
+        try:
+            with _crew(workers, gpu=gpu) as pool:
+                running.update((pool.submit(work, unit), unit) for unit in unfinished)
                 yield from _drain(pool, waiting, work, running, limit=QUEUED * workers)
                 return
-            except BrokenProcessPool as problem:
-                died, unfinished = died + 1, list(running.values())
-                if died > RESTARTS:
-                    names = ", ".join(str(getattr(unit, "id", unit)) for unit in unfinished)
-                    raise WorkerDied(
-                        f"A worker process was killed {died} times (out of memory?), in one of the units "
-                        f"{names}. Use fewer workers or smaller units; the same command then goes on."
-                    ) from problem
-            finally:
-                # Whatever ended the loop (an error, or a reader that stops early): start nothing new.
-                pool.shutdown(wait=False, cancel_futures=True)
+        except BrokenProcessPool as problem:
+            died, unfinished = died + 1, list(running.values())
+            if died > RESTARTS:
+                names = ", ".join(str(getattr(unit, "id", unit)) for unit in unfinished)
+                raise WorkerDied(
+                    f"A worker process was killed {died} times (out of memory?), in one of the units "
+                    f"{names}. Use fewer workers or smaller units; the same command then goes on."
+                ) from problem
+
+
+@contextmanager
+def one_crew() -> Iterator[None]:
+    """Within it the workers of one stage do the next one too, with the model that they have loaded."""
+    crews: dict[tuple[int, bool], ProcessPoolExecutor] = {}
+    token = _crews.set(crews)
+    try:
+        yield
+    finally:
+        _crews.reset(token)
+        for pool in crews.values():
+            pool.shutdown()
+
+
+@contextmanager
+def _crew(workers: int, *, gpu: bool) -> Iterator[ProcessPoolExecutor]:
+    """A pool, or the one that is at hand; whatever goes wrong (or a reader that stops early) ends it."""
+    kept, key = _crews.get(), (workers, gpu)
+    crews = {} if kept is None else kept
+    pool = crews[key] = crews.get(key) or _pool(workers, gpu=gpu)
+    try:
+        yield pool
+    except BaseException:
+        del crews[key]
+        pool.shutdown(cancel_futures=True)  # start nothing new
+        raise
+    if kept is None:
+        pool.shutdown()
 
 
 def _drain(
