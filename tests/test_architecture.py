@@ -38,6 +38,7 @@ ORDER = (
     "descent",
     "minibatches",
     "linear_start",
+    "balanced_start",
     "left_out",
     "checkpoint",
     "adam",

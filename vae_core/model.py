@@ -182,13 +182,18 @@ class VAE(nn.Module):
         x = torch.cat([part.to(self.input_mean.dtype) for part in [*parts, flags]], -1)
         return x, torch.cat([*seen, torch.ones_like(flags)], -1)
 
-    def encode(self, inputs: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Q(z|x): inputs (n, d) and context (n, c) -> mean and log-variance, each (e, n, p)."""
+    def near(self, inputs: Tensor, context: Tensor) -> Tensor:
+        """What the encoder's hidden layers see: inputs (n, d), which far values do not leave, and context."""
         a = self.architecture
         near = inputs
         if not a.image:
             near = 3 * torch.tanh(inputs / 3) if a.standardise_inputs else inputs.clamp(0, 1)
-        near = torch.cat([near, context], -1) if a.context else near
+        return torch.cat([near, context], -1) if a.context else near
+
+    def encode(self, inputs: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Q(z|x): inputs (n, d) and context (n, c) -> mean and log-variance, each (e, n, p)."""
+        a = self.architecture
+        near = self.near(inputs, context)
         h = self.encoder(near.expand(a.members, -1, -1))
         raw = self.encoder_variance(h)
         if a.linear_skip:

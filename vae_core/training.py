@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vae_core import devices
+from vae_core.balanced_start import start_balanced
 from vae_core.calibration import Calibration
 from vae_core.committee import with_companions
 from vae_core.descent import Progress, Run, TrainingStopped, optimise, stopped
@@ -210,6 +211,8 @@ def _prepare(
     inputs = vae.inputs(values, mask)
     if vae.architecture.linear_skip:
         start_linear(vae, inputs, context)
+    else:
+        start_balanced(vae, values, mask, context)
     heldout = None
     if len(records.selection.values):
         v, k, c = (part[:CHECKED] for part in tensors(records.selection, device))
