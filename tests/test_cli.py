@@ -246,6 +246,8 @@ def test_a_better_model_is_promoted_and_the_old_one_can_be_found(
         (["generate", "--model", "models:/shop@champion", "--n", "3", "--output", "x.xlsx"], "x.xlsx"),
         (["deploy", "sales.csv", "--model", "models:/shop", "--every", "1h"], "prefect server start"),
         (["deploy", "sales.csv", "--model", "models:/shop@champion"], "--every"),
+        (["deploy", "sales.toml", "--workers", "4"], "takes no --workers"),
+        (["deploy", "sales.toml", "--only-interval", "--output", "x"], "takes no --only-interval, --output"),
     ],
 )
 def test_a_mistake_is_one_line_that_says_what_to_do(

@@ -82,14 +82,16 @@ def deploy(
     given: dict[str, Any] = {
         "model": model, "every": every, "cron": cron, "name": name, "fdr": fdr, "alpha": alpha,
         "top_k": top_k, "from": from_, "until": until, "members": members, "dataset": dataset,
-        "device": None if device == "cpu" else device,
+        "delimiter": delimiter, "only-interval": only_interval or None, "null-values": null_values or None,
+        # What is as it would be unsaid is taken for unsaid.
+        "output": None if output == "reports" else output, "workers": None if workers == 1 else workers,
+        "encoding": None if encoding == "utf-8" else encoding, "device": None if device == "cpu" else device,
     }  # fmt: skip
     if dataset_file.is_dataset_file(path):
         too_much = [f"--{key.replace('_', '-')}" for key, value in given.items() if value is not None]
         if too_much:
-            raise InputError(
-                f"{', '.join(too_much)} goes without a dataset file", fix="Write it into the file"
-            )
+            what = f"a dataset file takes no {', '.join(too_much)} beside it"
+            raise InputError(what, file=path, fix="Write it into the file")
         file = dataset_file.read(path)
         if as_yaml:
             terminal.print_yaml(deployments.document(file))
