@@ -248,6 +248,8 @@ def test_a_better_model_is_promoted_and_the_old_one_can_be_found(
         (["deploy", "sales.csv", "--model", "models:/shop@champion"], "--every"),
         (["deploy", "sales.toml", "--workers", "4"], "takes no --workers"),
         (["deploy", "sales.toml", "--only-interval", "--output", "x"], "takes no --only-interval, --output"),
+        (["deploy", "sales.toml", "--encoding", "latin-1", "--delimiter", ";"], "no --delimiter, --encoding"),
+        (["deploy", "sales.toml", "--null-values", "NA"], "takes no --null-values"),
     ],
 )
 def test_a_mistake_is_one_line_that_says_what_to_do(

@@ -112,7 +112,7 @@ def test_finished_units_are_taken_up_and_damaged_or_foreign_ones_done_again(
     damaged[300] ^= 4
     files[1].write_bytes(damaged)
     files[2].unlink()
-    files[3].with_suffix(".json").write_text("{")
+    files[3].with_suffix(".json").write_text("")  # as a power cut may leave it
     files[4].with_name("unit-x.parquet.tmp-1").write_bytes(b"half")
     seen: list[UnitResult] = []
     outcome = job.run(one, on_done=seen.append)

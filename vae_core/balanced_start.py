@@ -1,4 +1,4 @@
-"""Where a VAE without a linear start begins: hidden units tell records apart, outputs are at usual shares.
+"""Where a VAE without a linear start begins: with hidden units that tell records apart.
 
 Drawn at random, many a rectified unit is on, or off, for every record: it says nothing of them, and where it
 is off for all it gets no gradient and stays so. The weights that are drawn are shifted and scaled by training
@@ -27,8 +27,8 @@ SURE = 0.01  # of a share from 0 and 1: what was never seen is not ruled out
 def start_balanced(vae: VAE, values: Tensor, mask: Tensor, context: Tensor) -> None:
     """Start an MLP's encoder with units of mean 0 and spread 1 before their activation, over these records.
 
-    Values and mask (n, m), context (n, c). Outputs that are a single logit start at their column's mean. For
-    the units see Mishkin & Matas (2016), "All you need is a good init".
+    Values and mask (n, m), context (n, c). Bernoulli outputs start at their column's share. For the units see
+    Mishkin & Matas (2016), "All you need is a good init".
     """
     if not isinstance(vae.encoder, MLP):
         return
@@ -44,6 +44,6 @@ def start_balanced(vae: VAE, values: Tensor, mask: Tensor, context: Tensor) -> N
         h = vae.encoder.activation(layer(h))
     shares = torch.where(mask, values, 0.0).sum(0) / mask.sum(0).clamp(min=1)
     for group in vae.groups:
-        if group.outputs == 1:
+        if group.likelihood.name == "bernoulli":
             logits = torch.logit(shares[group.features].clamp(SURE, 1 - SURE))
             vae.decoder_head.bias[..., group.first : group.last] = logits.to(vae.decoder_head.bias.dtype)

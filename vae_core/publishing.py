@@ -146,7 +146,7 @@ def whole_file(target: Path) -> Iterator[Path]:
 def write_json(path: Path, data: Mapping[str, Any], *, flushed: bool = True) -> None:
     """Sorted keys, so that equal data give equal bytes; whole or not at all.
 
-    `flushed=False` leaves it to the system when the disk has it: a power cut may leave it empty.
+    Not `flushed`, the system chooses when the disk has it: then a power cut, and it alone, may leave a part.
     """
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     text = json.dumps(data, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)

@@ -1,7 +1,7 @@
 """What a worker does with one unit: read its records, score them, write one file; later explain some of them.
 
-A unit's file gets its name only when it is whole and on the disk, and beside it a small JSON file with its
-SHA-256 and the code that made it. A unit with both, and with the right sum, is done: a run that was killed
+A unit's file gets its name only when it is whole, and beside it a small JSON file with its SHA-256 and the
+code that made it. A unit with both, and with the right sum, is done: a run that was killed
 takes it up. A unit done twice, by two workers or two runs, gives the same bytes under the same name.
 """
 
@@ -221,7 +221,7 @@ class ScoreUnit:
     def __call__(self, unit: sources.Unit) -> UnitResult:
         path, made_by = (
             scored_file(Path(self.staging), unit.id),
-            [asdict(unit), __version__, "counts", "blocks"],
+            [asdict(unit), __version__, "counts", "blocks", "tiles of 256"],
         )
         done = finished(path, made_by)
         if done is not None:

@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
+from itertools import chain
 from multiprocessing.connection import wait as wait_for_any
 from typing import Any
 
@@ -22,7 +23,7 @@ RESTARTS = 2  # a unit that kills its worker (out of memory, say) must end the j
 IMPORTED_ONCE = ["vae_core.storage", "vae_core.explanation", "vae_core.work"]
 QUEUED = 2  # units handed to each worker at a time: enough to keep it busy, however many units there are
 
-_crews: ContextVar[dict[tuple[int, bool], ProcessPoolExecutor] | None] = ContextVar("crews", default=None)
+_crews: ContextVar[dict[int, ProcessPoolExecutor] | None] = ContextVar("crews", default=None)
 
 
 class WorkerDied(RuntimeError):
@@ -37,16 +38,15 @@ def local(
         yield from map(work, units)
         return
     waiting, died = iter(units), 0
-    unfinished: list[Any] = []
     while True:
         running: dict[Future[Any], Any] = {}
         try:
             with _crew(workers, gpu=gpu) as pool:
-                running.update((pool.submit(work, unit), unit) for unit in unfinished)
                 yield from _drain(pool, waiting, work, running, limit=QUEUED * workers)
                 return
         except BrokenProcessPool as problem:
             died, unfinished = died + 1, list(running.values())
+            waiting = chain(unfinished, waiting)
             if died > RESTARTS:
                 names = ", ".join(str(getattr(unit, "id", unit)) for unit in unfinished)
                 raise WorkerDied(
@@ -57,8 +57,11 @@ def local(
 
 @contextmanager
 def one_crew() -> Iterator[None]:
-    """Within it the workers of one stage do the next one too, with the model that they have loaded."""
-    crews: dict[tuple[int, bool], ProcessPoolExecutor] = {}
+    """Within it the workers of one stage do the next one too, with the model that they have loaded.
+
+    One stage at a time. Workers with GPUs leave after theirs: they would hold the GPUs' memory for nothing.
+    """
+    crews: dict[int, ProcessPoolExecutor] = {}
     token = _crews.set(crews)
     try:
         yield
@@ -71,17 +74,18 @@ def one_crew() -> Iterator[None]:
 @contextmanager
 def _crew(workers: int, *, gpu: bool) -> Iterator[ProcessPoolExecutor]:
     """A pool, or the one that is at hand; whatever goes wrong (or a reader that stops early) ends it."""
-    kept, key = _crews.get(), (workers, gpu)
+    kept = None if gpu else _crews.get()
     crews = {} if kept is None else kept
-    pool = crews[key] = crews.get(key) or _pool(workers, gpu=gpu)
+    pool = crews.pop(workers, None) or _pool(workers, gpu=gpu)
     try:
         yield pool
     except BaseException:
-        del crews[key]
         pool.shutdown(cancel_futures=True)  # start nothing new
         raise
     if kept is None:
         pool.shutdown()
+    else:
+        kept[workers] = pool
 
 
 def _drain(
