@@ -46,11 +46,11 @@ def test_hidden_units_start_with_mean_0_and_spread_1_over_the_records(context: i
 
 
 def test_units_without_spread_stay_finite_and_missing_cells_count_for_nothing() -> None:
-    x = torch.ones(40, 5, dtype=torch.float64)
+    x = torch.ones(200, 5, dtype=torch.float64)
     mask = torch.ones(x.shape, dtype=torch.bool)
     x[:10, 0], mask[:10, 0] = np.nan, False
     vae = lecture(5)
-    start_balanced(vae, torch.where(mask, x, 0), mask, torch.zeros(40, 0))
+    start_balanced(vae, torch.where(mask, x, 0), mask, torch.zeros(200, 0))
     assert all(bool(torch.isfinite(p).all()) for p in vae.parameters())
     np.testing.assert_allclose(torch.sigmoid(vae.decoder_head.bias).detach(), 0.99, atol=1e-6)
 
@@ -61,3 +61,10 @@ def test_without_what_the_code_says_outputs_are_the_columns_shares() -> None:
     start_balanced(vae, x, torch.ones(x.shape, dtype=torch.bool), torch.zeros(len(x), 0))
     expected = x.mean(0).clamp(0.01, 0.99)
     np.testing.assert_allclose(torch.sigmoid(vae.decoder_head.bias[1, 0]).detach(), expected, atol=1e-6)
+
+
+def test_few_records_leave_all_as_it_was_drawn() -> None:
+    x = lopsided(n=99)
+    vae, drawn = lecture(x.shape[1]), lecture(x.shape[1])
+    start_balanced(vae, x, torch.ones(x.shape, dtype=torch.bool), torch.zeros(len(x), 0))
+    assert all(torch.equal(a, b) for a, b in zip(vae.parameters(), drawn.parameters(), strict=True))

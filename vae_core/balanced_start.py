@@ -19,7 +19,10 @@ from vae_core.networks import MLP, BatchedLinear
 __all__ = ["start_balanced"]
 
 MOST_ROWS = 4096
-LEAST_SPREAD = 1e-3  # of a unit over records: one that spreads less is as good as constant
+FEWEST_ROWS = 100  # of fewer records a unit's spread says little of others, and these would go far beyond it
+LEAST_SPREAD = (
+    0.05  # of a unit over records: one that spreads less is as good as constant, and stays as drawn
+)
 SURE = 0.01  # of a share from 0 and 1: what was never seen is not ruled out
 
 
@@ -27,10 +30,10 @@ SURE = 0.01  # of a share from 0 and 1: what was never seen is not ruled out
 def start_balanced(vae: VAE, values: Tensor, mask: Tensor, context: Tensor) -> None:
     """Start an MLP's encoder with units of mean 0 and spread 1 before their activation, over these records.
 
-    Values and mask (n, m), context (n, c). Bernoulli outputs start at their column's share. For the units see
-    Mishkin & Matas (2016), "All you need is a good init".
+    Values and mask (n, m), context (n, c). Bernoulli outputs start at their column's share. Of fewer than
+    100 records all stays as drawn. For the units see Mishkin & Matas (2016), "All you need is a good init".
     """
-    if not isinstance(vae.encoder, MLP):
+    if not isinstance(vae.encoder, MLP) or len(values) < FEWEST_ROWS:
         return
     chosen = slice(None, None, 1 + (len(values) - 1) // MOST_ROWS)  # evenly over the whole span
     values, mask = values[chosen], mask[chosen]
