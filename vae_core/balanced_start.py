@@ -20,9 +20,7 @@ __all__ = ["start_balanced"]
 
 MOST_ROWS = 4096
 FEWEST_ROWS = 100  # of fewer records a unit's spread says little of others, and these would go far beyond it
-LEAST_SPREAD = (
-    0.05  # of a unit over records: one that spreads less is as good as constant, and stays as drawn
-)
+LEAST_SPREAD = 0.05  # of a unit over records: one that spreads less tells nothing, and keeps its weights
 SURE = 0.01  # of a share from 0 and 1: what was never seen is not ruled out
 
 

@@ -122,9 +122,13 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def commit(temporary: Path, final: Path) -> None:
-    """Flush a finished file to disk, then give it its name: whoever sees the name sees the whole file."""
-    sync(temporary)
+def commit(temporary: Path, final: Path, *, flushed: bool = True) -> None:
+    """Flush a finished file to disk, then give it its name: whoever sees the name sees the whole file.
+
+    Not `flushed`, the system chooses when the disk has it: then a power cut, and it alone, may leave a part.
+    """
+    if flushed:
+        sync(temporary)
     temporary.replace(final)
 
 
@@ -144,16 +148,11 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, data: Mapping[str, Any], *, flushed: bool = True) -> None:
-    """Sorted keys, so that equal data give equal bytes; whole or not at all.
-
-    Not `flushed`, the system chooses when the disk has it: then a power cut, and it alone, may leave a part.
-    """
+    """Sorted keys, so that equal data give equal bytes; whole or not at all, `flushed` as in `commit`."""
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     text = json.dumps(data, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     temporary.write_text(text + "\n", encoding="utf-8")
-    if flushed:
-        sync(temporary)
-    temporary.replace(path)
+    commit(temporary, path, flushed=flushed)
 
 
 def _canonical(data: Mapping[str, Any]) -> bytes:

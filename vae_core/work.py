@@ -1,8 +1,8 @@
 """What a worker does with one unit: read its records, score them, write one file; later explain some of them.
 
 A unit's file gets its name only when it is whole, and beside it a small JSON file with its SHA-256 and the
-code that made it. A unit with both, and with the right sum, is done: a run that was killed
-takes it up. A unit done twice, by two workers or two runs, gives the same bytes under the same name.
+code that made it. A unit with both, and with the right sum, is done: a run that was killed takes it up. A
+unit done twice, by two workers or two runs, gives the same bytes under the same name.
 """
 
 from __future__ import annotations
@@ -309,7 +309,7 @@ def write_unit(
             write_page_checksum=True,
         )
         digest = publishing.sha256_of(temporary)
-        temporary.replace(path)
+        publishing.commit(temporary, path, flushed=False)
         counted = None if counts is None else _write_counts(counts, counts_file(path))
         missing, strange, unseen = (
             _having(table, name) for name in ("n_missing", "n_out_of_range", "n_unseen")
@@ -326,7 +326,7 @@ def _write_counts(counts: np.ndarray, path: Path) -> str:
     with temporary.open("wb") as file:
         np.save(file, counts, allow_pickle=False)
     digest = publishing.sha256_of(temporary)
-    temporary.replace(path)
+    publishing.commit(temporary, path, flushed=False)
     return digest
 
 
