@@ -25,6 +25,7 @@ ORDER = (
     "similar",
     "report",
     "work",
+    "first_rows",
     "turning",
     "ranking",
     "publishing",

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.stand_in import make_dataset, make_job
 from vae_core import job, ranking, report
 from vae_core.errors import InputError
+from vae_core.ranking import sort_records
 from vae_core.report import Decision
 from vae_core.work import NO_P_VALUE, SCORED, Cut, write_unit
 
@@ -46,7 +47,7 @@ def units_of(table: pa.Table, folder: Path, cuts: list[int]) -> list[Path]:
     edges, files = [0, *sorted(cuts), table.num_rows], []
     for number, (first, last) in enumerate(pairwise(edges)):
         files.append(folder / f"unit-{number:05d}.parquet")
-        write_unit(files[-1], str(number), table.slice(first, last - first), [])
+        write_unit(files[-1], str(number), sort_records(table.slice(first, last - first)), [])
     return files
 
 

@@ -14,6 +14,7 @@ from vae_core.columns import Column
 
 __all__ = [
     "apart_nats",
+    "by_column",
     "codes_of",
     "constant",
     "fixed_nats",
@@ -27,6 +28,18 @@ __all__ = [
 # Standardised values beyond it are compressed logarithmically, so that every finite input stays finite.
 FAR = 1e30
 DAY = 86_400_000_000  # microseconds
+APART = 128  # bytes between columns
+
+
+def by_column(rows: int, columns: int, value: float | bool = 0.0) -> np.ndarray:
+    """A table (rows, columns) of one value, of its type, in which a column's cells lie side by side.
+
+    Columns lie a little apart: where a power of two lies from one to the next, as in most batches, a row's
+    cells share one set of the processor's cache, and push each other out.
+    """
+    room = rows + APART // np.dtype(type(value)).itemsize
+    made = np.full((columns, room), value) if value else np.zeros((columns, room), type(value))
+    return made[:, :rows].T
 
 
 def standardise(column: Column, values: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from vae_core.arrow import numbers
 from vae_core.cells import (
     apart_nats,
+    by_column,
     codes_of,
     constant,
     fixed_nats,
@@ -197,10 +198,10 @@ class TableEncoding:
         """
         n, m = batch.num_rows, len(self.features)
         encoded = Encoded(
-            values=np.zeros((m, n)).T,  # a column's cells lie side by side while it is encoded
-            mask=np.ones((m, n), bool).T,
+            values=by_column(n, m),
+            mask=by_column(n, m, True),
             context=np.zeros((n, self.context_width), np.float32),
-            fixed=np.zeros((len(self.described), n)).T,
+            fixed=by_column(n, len(self.described)),
             n_missing=np.zeros(n, np.int32),
             n_out_of_range=np.zeros(n, np.int32),
             n_unseen=np.zeros(n, np.int32),

@@ -310,11 +310,23 @@ class VAE(nn.Module):
 
 def _linear_up_to_a_limit(inputs: Tensor) -> Tensor:
     """What the encoder's linear path sees: a value beyond the limit costs more and explains nothing more."""
-    size = inputs.abs().clamp(max=TAIL_START)
-    if not inputs.is_cuda and not bool((size > LINEAR_UP_TO).any()):
+    size = inputs.abs()
+    if inputs.is_cuda:  # what follows would wait for it
+        return torch.where(size > LINEAR_UP_TO, _limited(inputs, size), inputs)
+    place = (size > LINEAR_UP_TO).flatten().nonzero().squeeze(1)
+    if not len(place):
         return inputs
-    far = inputs.sign() * (LINEAR_UP_TO + torch.log1p((size - LINEAR_UP_TO).clamp(min=0)))
-    return torch.where(size > LINEAR_UP_TO, far, inputs)
+    result = inputs.clone(memory_format=torch.contiguous_format)
+    some = inputs.flatten()[place]
+    result.view(-1)[place] = _limited(some, some.abs())
+    return result
+
+
+def _limited(inputs: Tensor, size: Tensor) -> Tensor:
+    """Beyond the limit, inputs growing as a logarithm until the likelihood's tail starts."""
+    return inputs.sign() * (
+        LINEAR_UP_TO + torch.log1p((size.clamp(max=TAIL_START) - LINEAR_UP_TO).clamp(min=0))
+    )
 
 
 def _encoder(a: Architecture, inputs: int, generator: torch.Generator) -> nn.Module:

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from vae_core import __version__, drift, publishing, sources
 from vae_core.errors import InputError
+from vae_core.first_rows import first_rows_file, keep, kept
 from vae_core.ranking import MERGED_ROWS, Key, sort_records, up_to
 from vae_core.turning import BLOCKS
 
@@ -87,6 +88,7 @@ class UnitResult:
     out_of_range: int = 0  # records with a value outside the training range
     unseen: int = 0  # records with an unseen category
     counts: str | None = None  # SHA-256 of the file of its counts for drift; None: the model keeps no profile
+    first_rows: str | None = None  # SHA-256 of the file of its first records as they were read; None: none
     taken_up: bool = False  # found finished, from an earlier run
 
 
@@ -231,14 +233,16 @@ class ScoreUnit:
         profile = drift.profile_of(model)
         with _one_thread():
             scores = model.score(table)
-            scored = _checked(_table(table, scores))
+            scored = sort_records(_checked(_table(table, scores)))
         counts = None if profile is None else profile.count(table, scores)
-        return write_unit(path, unit.id, scored, made_by, counts)
+        with publishing.writing(path.parent):
+            first_rows = keep(table, scored["_offset"], first_rows_file(path))
+        return write_unit(path, unit.id, scored, made_by, counts, first_rows)
 
 
 @dataclass(frozen=True)
 class ExplainUnit:
-    """Writes the reasons of the records of a unit that the cut chooses, in a second reading of the unit."""
+    """Writes the reasons of the records of a unit that the cut chooses, which it may have to read again."""
 
     dataset_folder: str
     choice: ModelChoice
@@ -255,12 +259,21 @@ class ExplainUnit:
             return done
         columns = ["record_id", "anomaly_score", "source", "row", "p_value", "_offset"]
         scored = pq.read_table(scored_file(Path(self.staging), unit.id), columns=columns)
-        scored = scored.take(self.cut.chosen(scored))
-        reasons = EXPLAINED.empty_table() if scored.num_rows == 0 else self._reasons(unit, scored)
+        chosen = self.cut.chosen(scored)
+        reasons = EXPLAINED.empty_table()
+        if len(chosen):
+            reasons = self._reasons(self._as_read(unit, scored, chosen), scored.take(chosen))
         return write_unit(path, unit.id, reasons, made_by)
 
-    def _reasons(self, unit: sources.Unit, scored: pa.Table) -> pa.Table:
-        table = sources.read(sources.open_dataset(self.dataset_folder), unit).take(scored["_offset"])
+    def _as_read(self, unit: sources.Unit, scored: pa.Table, chosen: np.ndarray) -> pa.Table:
+        """The records of these rows of a sorted unit: kept when it was scored, or read again."""
+        first = first_rows_of(scored_file(Path(self.staging), unit.id), int(chosen[-1]) + 1)
+        if first is not None:
+            return first.take(chosen)
+        table = sources.read(sources.open_dataset(self.dataset_folder), unit)
+        return table.take(scored["_offset"].take(chosen))
+
+    def _reasons(self, table: pa.Table, scored: pa.Table) -> pa.Table:
         model = self.choice.model()
         chunks = [
             table.slice(first, EXPLAINED_AT_ONCE) for first in range(0, table.num_rows, EXPLAINED_AT_ONCE)
@@ -289,10 +302,22 @@ def finished(path: Path, made_by: list[Any]) -> UnitResult | None:
     return replace(result, taken_up=True) if whole else None
 
 
+def first_rows_of(scored: Path, wanted: int) -> pa.Table | None:
+    """So many first records of a unit, or more, as they were read; None where fewer were kept."""
+    note = json.loads(scored.with_suffix(".json").read_text())["result"]
+    first = None if note.get("first_rows") is None else kept(first_rows_file(scored), note["first_rows"])
+    return None if first is None or first.num_rows < wanted else first
+
+
 def write_unit(
-    path: Path, unit_id: str, table: pa.Table, made_by: list[Any], counts: np.ndarray | None = None
+    path: Path,
+    unit_id: str,
+    table: pa.Table,
+    made_by: list[Any],
+    counts: np.ndarray | None = None,
+    first_rows: str | None = None,
 ) -> UnitResult:
-    """Sort a unit's rows, write them whole, with its counts beside them, and leave the note that says so.
+    """Write a unit's sorted rows whole, with its counts beside them, and leave the note that says so.
 
     The folder must exist. Nothing waits for the disk: what a power cut leaves half written is not what the
     note's checksums say, and is made again (`finished`).
@@ -300,7 +325,7 @@ def write_unit(
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     with publishing.writing(path.parent):
         pq.write_table(
-            sort_records(table),
+            table,
             temporary,
             row_group_size=MERGED_ROWS,
             compression="none",  # numbers of full precision hardly shrink, and are soon read again
@@ -314,7 +339,7 @@ def write_unit(
         missing, strange, unseen = (
             _having(table, name) for name in ("n_missing", "n_out_of_range", "n_unseen")
         )
-        result = UnitResult(unit_id, table.num_rows, digest, missing, strange, unseen, counted)
+        result = UnitResult(unit_id, table.num_rows, digest, missing, strange, unseen, counted, first_rows)
         note = {"made_by": made_by, "result": asdict(result)}
         publishing.write_json(path.with_suffix(".json"), note, flushed=False)
     return result

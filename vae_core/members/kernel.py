@@ -282,26 +282,35 @@ class KernelDensity:
 
     def _tiles(self, values: np.ndarray, mask: np.ndarray):  # type: ignore[no-untyped-def]
         """Rows of a tile, how many, their design (tile, q) and the table (q, N) it multiplies."""
-        numeric = self.layout.numeric
         short = self._short_rows(mask)
         for group, table in ((np.flatnonzero(short), self.short), (np.flatnonzero(~short), self.long)):
             for first in range(0, len(group), SLAB * self.tile):
                 slab = group[first : first + SLAB * self.tile]
                 here = together(slab)
-                cells, observed = values[here], mask[here]
-                x = compressed(cells[:, numeric])[0] / self.scales[numeric]
-                if table is self.short:
-                    quadratic = [sums.of_records(np.square(x))[:, None], x]
-                else:
-                    seen = observed[:, numeric]
-                    x = np.where(seen, x, 0.0)
-                    quadratic = [np.square(x), x, seen]
-                filled = np.zeros((len(slab) + -len(slab) % self.tile, len(table)))
-                columns = [*quadratic, self.layout.indicators(cells, observed), np.ones((len(slab), 1))]
-                np.concatenate(columns, axis=1, out=filled[: len(slab)])
+                filled = self._design(values[here], mask[here], table is self.short)
                 for start, design in enumerate(torch.from_numpy(filled).split(self.tile)):
                     rows = slab[start * self.tile : (start + 1) * self.tile]
                     yield together(rows), len(rows), design.to(table.device), table
+
+    def _design(self, values: np.ndarray, mask: np.ndarray, short: bool) -> np.ndarray:
+        """The rows' design, filled up to whole tiles with zeros: (n, m) -> (>= n, q)."""
+        n, numeric = len(values), self.layout.numeric
+        filled = np.zeros((n + -n % self.tile, len(self.short if short else self.long)))
+        first = 1 if short else len(numeric)  # where the numeric features' own values stand
+        x = filled[:n, first : first + len(numeric)]
+        np.divide(compressed(values[:, numeric])[0], self.scales[numeric], out=x)
+        place = first + len(numeric)
+        if short:
+            filled[:n, 0] = sums.of_records(np.square(x))
+        else:
+            seen = mask[:, numeric]
+            x[~seen] = 0.0
+            np.square(x, out=filled[:n, :first])
+            filled[:n, place : place + len(numeric)] = seen
+            place += len(numeric)
+        filled[:n, place:-1] = self.layout.indicators(values, mask)
+        filled[:n, -1] = 1.0
+        return filled
 
     def _short_rows(self, mask: np.ndarray) -> np.ndarray:
         """Rows that miss no numeric cell, where no exemplar does."""
