@@ -51,13 +51,13 @@ class Split(NamedTuple):
     @classmethod
     def of(cls, x: Tensor) -> Split:
         """The parts of values (n, m) in double precision."""
+        high = x.float()
+        if not high.numel() or bool(high.abs().amax() < LARGEST):
+            return cls(high, (x - high.double()).float())
         inside = x.clamp(-LARGEST, LARGEST)
         high = inside.float()
         low = (inside - high.double()).float()
-        size = x.abs()
-        if not bool((size > LARGEST).any()):
-            return cls(high, low)
-        return cls(high, low, (size / LARGEST).clamp(min=1).log().float())
+        return cls(high, low, (x.abs() / LARGEST).clamp(min=1).log().float())
 
     def of_features(self, columns: slice | list[int]) -> Split:
         beyond = None if self.beyond is None else self.beyond[:, columns]
