@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from flows import choices
 from flows.dataset_file import DatasetFile
 from vae_core.errors import InputError, one_line
 
@@ -46,6 +47,8 @@ def _said(file: DatasetFile) -> Iterator[tuple[str, Any, Check]]:
     if file.train is not None:
         yield "train.settings", file.train.settings, _settings
         yield "train.kinds", file.train.kinds, _kinds
+    if file.score is not None:
+        yield "score.members", file.score.members, choices.member_names
     if file.generate is not None:
         yield "generate.output", file.generate.output, _generated
     if file.notify is not None:

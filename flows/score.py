@@ -7,7 +7,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows import datasets, last_known, namesakes, notifications, reading, registry, scheduled, steps
+from flows import choices, datasets, last_known, namesakes, notifications, reading, registry, scheduled, steps
 from flows.dataset_file import Notify
 from flows.ingest import read
 from flows.intervals import Schedule, end_of
@@ -86,8 +86,9 @@ def score_flow(
         if kept is not None:
             publish_report(kept)
             return kept
-    decision = steps.check_decision(fdr=fdr, alpha=alpha, top_k=top_k)
-    steps.check_device(device, engine)
+    decision = choices.check_decision(fdr=fdr, alpha=alpha, top_k=top_k)
+    choices.check_device(device, engine)
+    choices.member_names(members)
     version, warnings = last_known.resolve(model, resolve)
     for warning in warnings:
         warn()(warning)

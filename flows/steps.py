@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flows import collector, datasets, descriptions, judgements, last_known, namesakes, registry, together
+from flows.choices import check_decision, check_device, member_names
 from flows.intervals import end_of, instant
 from flows.registry import ModelVersion, home
 from flows.scratch import scratch, sweep
@@ -255,20 +256,6 @@ def _settings(options: Mapping[str, Any]) -> Any:
     return chosen
 
 
-def check_device(name: str, engine: str) -> None:
-    """A device to score on, before anything is read; a cluster's GPUs are elsewhere."""
-    if name == "cpu":
-        return
-    from vae_core import devices  # torch takes a second to import
-
-    devices.check(name)
-    if engine == "local":
-        devices.device(name)
-    elif name == "auto":
-        fix = "Say cuda, or cpu"
-        raise InputError(f'device "auto" asks this machine, and engine "{engine}" scores on others', fix=fix)
-
-
 def _example(data: Any, columns: Iterable[str]) -> Any:
     """A few records as JSON can hold them, for those who want to call the model."""
     from vae_core import sources
@@ -295,6 +282,7 @@ def score(path: str, *, model: str, progress: Any = None, **options: Any) -> dic
         ranking |= {k: options.pop(k) for k in further if k in options}
         ranking["interval_end"] = end_of(ranking["as_of"], options.get("start"), options.get("until"))
         check_device(ranking.get("device", "cpu"), ranking.get("engine", "local"))
+        member_names(ranking["members"])
         engines.get_ready(ranking.get("engine", "local"), ranking["workers"])
         version, warnings = last_known.resolve(model)
         reads = as_the_model_reads(version, options.pop("images", None))
@@ -320,13 +308,6 @@ def generate(model: str, *, n: int, output: str, **options: Any) -> dict[str, An
     from flows import synthetic
 
     return synthetic.write_sample(registry.resolve(model), n, output, **options)
-
-
-def check_decision(*, fdr: float | None, alpha: float | None, top_k: int | None) -> Any:
-    """How records are flagged: by one of the three; by a false discovery rate of .05 where none is given."""
-    from vae_core.report import Decision
-
-    return Decision(fdr=fdr, alpha=alpha, top_k=top_k)
 
 
 def rank(
@@ -380,7 +361,7 @@ def rank(
         rank_by=rank_by,
         device=device,
         hide_values=hide_values,
-        **({"members": tuple(members.split(","))} if members else {}),
+        members=member_names(members),
     )
     beside = namesakes.warning(origin, output, data.name)
     try:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from flows import steps
+from flows import choices, steps
 from tests.test_images import DIGITS, fitted
 from tests.toy_tables import changed, mixed_table, trained
 from vae_core import devices, generation, job, publishing, sources, storage
@@ -82,9 +82,9 @@ def test_processes_of_one_machine_share_out_its_gpus(
 
 @pytest.mark.parametrize("device", ["auto", "moon"])
 def test_a_cluster_is_asked_for_a_device_by_its_name(device: str) -> None:
-    steps.check_device("cuda", "ray")  # there may be one there
+    choices.check_device("cuda", "ray")  # there may be one there
     with pytest.raises(InputError, match=r"Say cuda, or cpu|Say auto, cpu or cuda"):
-        steps.check_device(device, "ray")
+        choices.check_device(device, "ray")
 
 
 def test_a_training_of_small_steps_is_left_to_the_processor_unless_it_is_told(

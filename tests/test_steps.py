@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 from scipy.stats import ks_2samp
 
-from flows import registry, steps, synthetic
+from flows import choices, registry, steps, synthetic
 from flows.intervals import instant
 from tests import shop
-from vae_core import storage
+from vae_core import committee, storage
+from vae_core.errors import InputError
 
 
 class Interrupted(Exception):
@@ -102,3 +103,13 @@ def test_linear_records_resemble_the_data_in_units_types_and_categories(in_shop:
 
 def test_a_time_without_a_zone_is_utc_and_one_with_a_zone_is_converted() -> None:
     assert instant("2024-01-01", "--from") == instant("2024-01-01T01:00:00+01:00", "--from")
+
+
+def test_members_are_named_as_models_have_them(in_shop: shop.Shop) -> None:
+    model = storage.load(registry.resolve("models:/shop@champion").folder)
+    assert set(model.weights) == set(choices.MEMBERS) == set(committee.COUNTS)
+    assert choices.member_names(" vae,crowd , vae") == ("vae", "crowd")
+    assert choices.member_names(None) is None
+    for text in ("", ",", "vae,,crowd", "VAE", "vae crowd"):
+        with pytest.raises(InputError, match="there is no member"):
+            choices.member_names(text)

@@ -77,7 +77,7 @@ def deploy(
     and a schedule is served by this process until stopped (Ctrl-C). Each run's report stands under
     as_of=START of its interval.
     """
-    from flows import dataset_file, deployments, steps
+    from flows import choices, dataset_file, deployments
 
     given: dict[str, Any] = {
         "model": model, "every": every, "cron": cron, "name": name, "fdr": fdr, "alpha": alpha,
@@ -109,7 +109,8 @@ def deploy(
             "data is scored by a model", fix="Give --model, or a dataset file that ends in .toml"
         )
     _check_typed(path, output, every, cron)
-    steps.check_device(device, "local")
+    choices.check_device(device, "local")
+    choices.member_names(members)
     parameters: dict[str, Any] = {
         "path": path, "model": model, "output": output, "dataset": dataset, "start": from_, "until": until,
         "fdr": fdr, "alpha": alpha, "top_k": top_k, "workers": workers, "members": members,

@@ -60,7 +60,12 @@ Colour = Annotated[str | None, typer.Option(help="Images: grey or rgb. Default: 
 ImageColumn = Annotated[
     str | None, typer.Option(help="Images: the Parquet column of their bytes, or the array of an .npz file.")
 ]
-Members = Annotated[str | None, typer.Option(help="Rank by these members only: vae for the pure VAE.")]
+Members = Annotated[
+    str | None,
+    typer.Option(
+        help="Rank by these members only (vae, columns, kernel, crowd; commas between): vae for the pure VAE."
+    ),
+]
 OnDrift = Annotated[
     Literal["warn", "fail"],
     typer.Option(help="Strong drift since training: warn, or fail (exit 3; the report is published)."),
