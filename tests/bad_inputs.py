@@ -58,9 +58,9 @@ def npz(**arrays: Any) -> bytes:
 
 TYPED = [
     ("a file that is not there", ["score", "nowhere.csv", "--model", MODEL], "there is no such file or folder"),
-    ("a model that is not there", ["score", "sales.csv", "--model", "models:/ship@champion"], "There are: models:/shop"),
-    ("a version that is not there", ["score", "sales.csv", "--model", "models:/shop/9"], "There are: models:/shop"),
-    ("an alias that is not there", ["score", "sales.csv", "--model", "models:/shop@best"], "There are: models:/shop"),
+    ("a model that is not there", ["score", "sales.csv", "--model", "models:/ship@champion"], "models:/shop@champion (version 1)"),
+    ("a version that is not there", ["score", "sales.csv", "--model", "models:/shop/9"], "models:/shop@champion (version 1)"),
+    ("an alias that is not there", ["score", "sales.csv", "--model", "models:/shop@best"], "models:/shop@champion (version 1)"),
     ("a folder that is no model", ["score", "sales.csv", "--model", "no/such"], "neither the address of a model nor"),
     ("an address that is none", ["score", "sales.csv", "--model", "models:shop"], "Write models:/NAME@champion"),
     ("two ways of flagging", [*shop.SCORE, "--fdr", "0.1", "--alpha", "0.1"], "fdr and alpha"),
