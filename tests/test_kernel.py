@@ -110,6 +110,8 @@ def test_a_missing_cell_is_integrated_out() -> None:
     record, mask = np.array([[0.0, 1.0, 2.0]]), np.array([[False, True, True]])
     without = member.scores([member], record, mask, own=True)[0]
     assert np.exp(without[0]) == pytest.approx(whole, rel=1e-9)
+    record[0, 0] = 1e9  # what lies under the mask is no matter
+    assert member.scores([member], record, mask, own=True)[0] == without
 
 
 def test_no_exemplar_hears_its_own_kernel() -> None:

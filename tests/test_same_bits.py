@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pytest
+import torch
 
 from tests.test_scoring import FIGURES, assert_same_bits
 from tests.toy_tables import changed, trained
+from vae_core.model import _linear_up_to_a_limit
 
 
 def test_a_record_alone_or_beside_one_that_is_refused_has_the_same_bits() -> None:
@@ -37,3 +40,16 @@ def test_a_record_alone_or_beside_one_that_is_refused_has_the_same_bits() -> Non
         assert_same_bits(one, whole, slice(row, row + 1))
     for name in FIGURES:
         np.testing.assert_array_equal(getattr(beside, name)[:-1], getattr(whole, name)[:-1])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.09, 0.11, 1.0])
+def test_what_the_encoder_is_told_of_a_cell_has_the_same_bits_however_many_others_are_far(
+    share: float,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = 3 * torch.randn(64, 32, generator=generator)
+    far = torch.rand(inputs.shape, generator=generator) < share
+    told = _linear_up_to_a_limit(torch.where(far, 1e3 * inputs, inputs.clamp(-3, 3)))
+    assert torch.equal(told[~far], inputs.clamp(-3, 3)[~far])
+    alone = [_linear_up_to_a_limit(1e3 * cell.reshape(1, 1)) for cell in inputs[far]]
+    assert torch.equal(told[far], torch.cat(alone).flatten() if alone else told[far])

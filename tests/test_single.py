@@ -30,6 +30,18 @@ def draws(name: str, step: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, tor
     return values, parameters, scale.double()
 
 
+@pytest.mark.parametrize("size", [1e30, 1.0001e30, 1e37, 3e38, 1e39, 1e100, 1e300])
+@pytest.mark.parametrize("name", ["gaussian", "whole"])
+def test_values_beyond_single_precision_agree_too_alone_and_beside_others(name: str, size: float) -> None:
+    values, parameters, scale = draws(name)
+    values[::2, 3] = size * torch.sign(values[::2, 3])
+    exact = LIKELIHOODS[name].log_prob(values, parameters.double(), scale=scale)
+    quick = single.TERMS[name](single.Split.of(values), parameters, scale)
+    torch.testing.assert_close(quick.double(), exact, rtol=2e-6, atol=2e-6)
+    alone = single.TERMS[name](single.Split.of(values[1::2]), parameters[1::2], scale)
+    assert torch.equal(quick[1::2], alone)  # a far record changes no bit of its neighbours
+
+
 @pytest.mark.parametrize("step", [1e-6, 0.02, 0.3, 1.0, 3.0])
 @pytest.mark.parametrize("name", list(single.TERMS))
 def test_terms_agree_with_double_precision(name: str, step: float) -> None:

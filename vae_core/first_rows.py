@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
 
 from vae_core import publishing
 
-__all__ = ["first_rows_file", "keep", "kept"]
+__all__ = ["first_rows_file", "how_many", "keep", "kept"]
 
 SHARE = 32  # one record in so many is kept: of half a million records or more, most that get reasons
+
+
+def how_many(rows: int) -> int:
+    """So many of a unit's records are kept."""
+    return rows // SHARE
 
 
 def first_rows_file(scored: Path) -> Path:
@@ -21,8 +27,12 @@ def first_rows_file(scored: Path) -> Path:
 
 
 def keep(table: pa.Table, order: pa.ChunkedArray, path: Path) -> str | None:
-    """Write the first records of a unit's table, by the `order` of its rows; their SHA-256, None for none."""
-    first = table.take(order.slice(0, table.num_rows // SHARE))
+    """Write the first records of a unit's table, by the `order` of its rows; their SHA-256.
+
+    None where none are kept: of fewer than SHARE records, or where they cannot be written: a job can do
+    without.
+    """
+    first = table.take(order.slice(0, how_many(table.num_rows)))
     if not first.num_rows:
         return None
     sink = pa.BufferOutputStream()
@@ -30,8 +40,13 @@ def keep(table: pa.Table, order: pa.ChunkedArray, path: Path) -> str | None:
         writer.write_table(first)
     content = sink.getvalue()
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    temporary.write_bytes(content)
-    publishing.commit(temporary, path, flushed=False)
+    try:
+        temporary.write_bytes(content)
+        publishing.commit(temporary, path, flushed=False)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        return None
     return hashlib.sha256(content).hexdigest()
 
 
@@ -39,7 +54,7 @@ def kept(path: Path, digest: str) -> pa.Table | None:
     """The first records of a unit, in its order; None where they are not what was written."""
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except OSError:
         return None
     if hashlib.sha256(content).hexdigest() != digest:
         return None

@@ -30,6 +30,7 @@ __all__ = ["VAE", "Architecture", "Group"]
 WIDEST_LOG_VARIANCE = 8.0  # of an image's code: far from training a network's raw outputs have no limit
 FEW_CLASSES = 16  # of a category: up to so many, one class of all columns lies side by side
 SMALL = 8  # classes of a category: those with as many or fewer are one group, then up to twice as many, ...
+FEW = 0.1  # of the inputs: so few beyond the limit are quicker taken out than all computed
 LINEAR_UP_TO = 4.0  # standardised input: the linear path sees values beyond it logarithmically
 
 
@@ -311,9 +312,11 @@ class VAE(nn.Module):
 def _linear_up_to_a_limit(inputs: Tensor) -> Tensor:
     """What the encoder's linear path sees: a value beyond the limit costs more and explains nothing more."""
     size = inputs.abs()
-    if inputs.is_cuda:  # what follows would wait for it
-        return torch.where(size > LINEAR_UP_TO, _limited(inputs, size), inputs)
-    place = (size > LINEAR_UP_TO).flatten().nonzero().squeeze(1)
+    far = size > LINEAR_UP_TO
+    few = not inputs.is_cuda and int(far.sum()) < FEW * inputs.numel()  # asking would keep a GPU waiting
+    if not few:
+        return torch.where(far, _limited(inputs, size), inputs)
+    place = far.flatten().nonzero().squeeze(1)
     if not len(place):
         return inputs
     result = inputs.clone(memory_format=torch.contiguous_format)

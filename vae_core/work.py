@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from vae_core import __version__, drift, publishing, sources
 from vae_core.errors import InputError
-from vae_core.first_rows import first_rows_file, keep, kept
+from vae_core.first_rows import first_rows_file, how_many, keep, kept
 from vae_core.ranking import MERGED_ROWS, Key, sort_records, up_to
 from vae_core.turning import BLOCKS
 
@@ -235,8 +235,7 @@ class ScoreUnit:
             scores = model.score(table)
             scored = sort_records(_checked(_table(table, scores)))
         counts = None if profile is None else profile.count(table, scores)
-        with publishing.writing(path.parent):
-            first_rows = keep(table, scored["_offset"], first_rows_file(path))
+        first_rows = keep(table, scored["_offset"], first_rows_file(path))
         return write_unit(path, unit.id, scored, made_by, counts, first_rows)
 
 
@@ -253,7 +252,7 @@ class ExplainUnit:
 
     def __call__(self, unit: sources.Unit) -> UnitResult:
         path = explained_file(Path(self.staging), unit.id)
-        made_by = [asdict(unit), __version__, "tilt", [list(self.cut.last), self.cut.p_value]]
+        made_by = [asdict(unit), __version__, "tilt", repr(self.cut)]  # JSON has no infinity
         done = finished(path, made_by)
         if done is not None:
             return done
@@ -267,9 +266,10 @@ class ExplainUnit:
 
     def _as_read(self, unit: sources.Unit, scored: pa.Table, chosen: np.ndarray) -> pa.Table:
         """The records of these rows of a sorted unit: kept when it was scored, or read again."""
-        first = first_rows_of(scored_file(Path(self.staging), unit.id), int(chosen[-1]) + 1)
-        if first is not None:
-            return first.take(chosen)
+        if chosen[-1] < how_many(scored.num_rows):
+            first = first_rows_of(scored_file(Path(self.staging), unit.id))
+            if first is not None and chosen[-1] < first.num_rows:
+                return first.take(chosen)
         table = sources.read(sources.open_dataset(self.dataset_folder), unit)
         return table.take(scored["_offset"].take(chosen))
 
@@ -302,11 +302,13 @@ def finished(path: Path, made_by: list[Any]) -> UnitResult | None:
     return replace(result, taken_up=True) if whole else None
 
 
-def first_rows_of(scored: Path, wanted: int) -> pa.Table | None:
-    """So many first records of a unit, or more, as they were read; None where fewer were kept."""
-    note = json.loads(scored.with_suffix(".json").read_text())["result"]
-    first = None if note.get("first_rows") is None else kept(first_rows_file(scored), note["first_rows"])
-    return None if first is None or first.num_rows < wanted else first
+def first_rows_of(scored: Path) -> pa.Table | None:
+    """The first records of a unit as they were read; None where there are none, or not what was kept."""
+    try:
+        digest = json.loads(scored.with_suffix(".json").read_text())["result"]["first_rows"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None if digest is None else kept(first_rows_file(scored), digest)
 
 
 def write_unit(
