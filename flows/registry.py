@@ -26,6 +26,7 @@ from flows.tracking import (
     log_pyfunc,
     make_experiment,
     parameter,
+    registry_place,
     tracking_uri,
     unless_there,
 )  # fmt: skip
@@ -49,6 +50,7 @@ __all__ = [
     "promote",
     "read_decision",
     "register",
+    "registry_place",
     "resolve",
     "rollback",
     "tracking_uri",
@@ -311,7 +313,8 @@ def _those_that_exist(mlflow: Any) -> str:
         aliases = client.get_registered_model(model.name).aliases
         addresses += [f"models:/{model.name}@{alias} (version {n})" for alias, n in sorted(aliases.items())]
     if not addresses:
-        return "The registry is empty: train a model with `elborank train PATH --name NAME`"
+        place = registry_place()
+        return f"The registry at {place} is empty: train a model with `elborank train PATH --name NAME`"
     shown = addresses[:20] + ([f"and {len(addresses) - 20} more"] if len(addresses) > 20 else [])
     return f"There are: {', '.join(shown)}"
 

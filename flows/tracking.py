@@ -53,6 +53,11 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
 
 
+def registry_place() -> str:
+    """Where the registry is, for people: the address without a password, of a SQLite file its path."""
+    return _without_password(tracking_uri()).removeprefix("sqlite:///")
+
+
 @contextmanager
 def asked() -> Iterator[Any]:
     """MLflow, imported late (2 CPU-seconds), set to our store; its errors as one line."""

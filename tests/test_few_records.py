@@ -12,7 +12,7 @@ import pytest
 from flows.cli import main
 from tests.conftest import SERVICES
 from vae_core.calibration import Calibration
-from vae_core.card import nothing_flagged
+from vae_core.card import nothing_flagged, without_flags
 
 TENTH = {"calibration_fraction": 0.1}
 
@@ -85,3 +85,34 @@ def test_the_number_of_records_that_is_told_is_enough() -> None:
     assert "190 records" in told
     assert not nothing_flagged((int(0.1 * 190), False), {"fdr": 0.05}, TENTH)
     assert nothing_flagged((int(0.1 * 189), False), {"fdr": 0.05}, TENTH)
+
+
+CARD = {"scores": {"records": 300, "tail_from": 9.0}, "settings": TENTH}
+
+
+@pytest.mark.parametrize(
+    ("known", "told"),
+    [
+        (0, []),
+        (1, ["1 of 1,200 records has no p-value, since the model was trained on it"]),
+        (1_200, ["1,200 of 1,200 records have no p-value, since the model was trained on them"]),
+    ],
+)
+def test_records_that_were_trained_on_are_counted_where_they_cannot_be_flagged(
+    known: int, told: list[str]
+) -> None:
+    counts = {"ranked": 1_200, "with_p_value": 1_200 - known}
+    said = without_flags(CARD, {"counts": counts, "decision": {"fdr": 0.05}})
+    assert said == [f"{line}: ranked like others, but never flagged by --fdr 0.05." for line in told]
+    assert without_flags(CARD, {"counts": counts, "decision": {"top_k": 5}}) == []
+    assert without_flags(CARD, {"counts": {"ranked": 1_200}, "decision": {"fdr": 0.05}}) == []  # of before
+
+
+def test_members_that_have_no_p_values_together_are_named() -> None:
+    manifest = {
+        "counts": {"ranked": 9, "with_p_value": 0},
+        "decision": {"alpha": 0.01},
+        "settings": {"members": ["vae", "crowd"]},
+    }
+    (told,) = without_flags({"scores": None, "settings": TENTH}, manifest)
+    assert told.startswith("vae and crowd together have no p-values: nothing can be flagged by --alpha 0.01.")

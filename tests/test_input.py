@@ -120,6 +120,9 @@ CASES: dict[str, Case] = {
     "text in a column of numbers": case(csv("a,b\nabc,0\n" + NUMBERS)),
     "hexadecimal text in a column of numbers": case(csv("a,b\n0x1F,0\n" + NUMBERS)),
     "numbers with decimal commas": case(csv("a;b\n" + "1,5;2\n" * 20), delimiter=";"),
+    "decimal commas where the model has numbers": case(
+        csv("a;b\n" + "1,5;2\n" * 20), delimiter=";", columns={"a": "double", "b": "int64"}
+    ),
     "text with commas, a few of them not decimal": case(
         csv("a;b\n" + "1,5;2\n" * 20 + "red, blue;3\n" * 3),
         lambda rows: rows["a"].tolist()[-1] == "red, blue",

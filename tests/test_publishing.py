@@ -168,3 +168,11 @@ def test_sweeping_takes_old_staging_folders_that_no_run_holds(tmp_path: Path) ->
     assert held.exists()
     assert new.exists()
     assert not old.exists()
+
+
+def test_a_folder_in_a_files_place_is_named_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "page").mkdir()
+    refused = pytest.raises(InputError, match=r"page: is a folder, not a file. Name a file in it")
+    with refused, publishing.whole_file(tmp_path / "page"):
+        raise AssertionError("it was begun")
+    assert list(tmp_path.iterdir()) == [tmp_path / "page"]

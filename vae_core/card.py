@@ -148,9 +148,23 @@ def nothing_flagged(
 
 
 def without_flags(card: Mapping[str, Any] | None, manifest: Mapping[str, Any]) -> list[str]:
-    """`nothing_flagged` of a published report, by the model card beside it."""
-    if card is None or not manifest["counts"]["ranked"]:
+    """Why no record of a published report, or some of them, can be flagged, by the model card beside it."""
+    counts, decision = manifest["counts"], manifest["decision"]
+    if card is None or not counts["ranked"] or "top_k" in decision:
         return []
     scores = card.get("scores") or {}
     reach = int(scores.get("records") or 0), scores.get("tail_from") is not None
-    return nothing_flagged(reach, manifest["decision"], card.get("settings") or {})
+    by = "".join(f"--{name} {value:g}" for name, value in decision.items())
+    members = (manifest.get("settings") or {}).get("members") or []
+    if not scores and len(members) > 1:
+        told = f"{' and '.join(members)} together have no p-values: nothing can be flagged by {by}"
+        return [f"{told}. Use --top-k, or name one member."]
+    none = nothing_flagged(reach, decision, card.get("settings") or {})
+    known = counts["ranked"] - counts.get("with_p_value", counts["ranked"])
+    if none or not scores or not known:
+        return none
+    have, them = ("has", "it") if known == 1 else ("have", "them")
+    told = (
+        f"{known:,} of {counts['ranked']:,} records {have} no p-value, since the model was trained on {them}"
+    )
+    return [f"{told}: ranked like others, but never flagged by {by}."]

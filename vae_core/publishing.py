@@ -138,6 +138,8 @@ def whole_file(target: Path) -> Iterator[Path]:
 
     What a killed run left there is written over; two runs for one file follow each other.
     """
+    if target.is_dir():
+        raise InputError("is a folder, not a file", file=target, fix="Name a file in it")
     hidden = target.absolute().with_name(f".{target.stem}-unfinished{target.suffix}")
     with lock(hidden), writing(target.parent):
         try:

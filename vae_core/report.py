@@ -56,7 +56,11 @@ SCHEMA = pa.schema(
     [
         _field("rank", pa.int64(), "1 = most anomalous; ties in score are ordered by record_id, source, row"),
         _field("record_id", pa.string(), "the user's key, or file#row"),
-        _field("anomaly_score", pa.float64(), "what the rank sorts by: high = anomalous; -bound"),
+        _field(
+            "anomaly_score",
+            pa.float64(),
+            "what the rank sorts by: high = anomalous; -bound, of images the largest of several measures",
+        ),
         _field("bound", pa.float64(), "nats; lower bound on log P(x) of the whole model: low = anomalous"),
         _field("elbo", pa.float64(), "nats; of the VAE: reconstruction - kl"),
         _field("reconstruction", pa.float64(), "nats; expected log-likelihood of the record given its code"),

@@ -17,7 +17,8 @@ def models_list(json: Json = False) -> None:
     """List every version of every registered model, with its aliases."""
     from flows import registry
 
-    terminal.show({"models": registry.list_models()}, json, terminal.models)
+    found = {"registry": registry.registry_place(), "models": registry.list_models()}
+    terminal.show(found, json, terminal.models)
 
 
 @app.command(

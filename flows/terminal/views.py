@@ -170,9 +170,9 @@ def _reasons(console: Console, result: Mapping[str, Any]) -> None:
         table.add_row(name, "", "", "", number(nats), "", "")
     console.print(table)
     console.print(
-        "Usually: where 80 % of normal values would lie. Surprise: by how many nats (units of "
-        "log-probability) the value is less likely than is typical. The rest: what is not in the table."
-        + (f" The charge: {CHARGE[0].lower()}{CHARGE[1:]}" if result.get("tilt_nats") else "")
+        "Usually: where 80 % of normal values would lie. Surprise, which the sentence tells: by how many "
+        "nats (units of log-probability) the value is less likely than is typical. The rest: what is not in "
+        "the table." + (f" The charge: {CHARGE[0].lower()}{CHARGE[1:]}" if result.get("tilt_nats") else "")
     )
 
 
@@ -235,7 +235,7 @@ def _realism(console: Console, found: Mapping[str, float | None]) -> None:
 
 def models(console: Console, result: Mapping[str, Any]) -> None:
     if not result["models"]:
-        console.print("No models yet: elborank train PATH --name NAME")
+        console.print(f"No models yet in {safe(result['registry'])}: elborank train PATH --name NAME")
         return
     table = new_table("model", "version", "aliases", "held-out ELBO", "records", "created")
     for row in result["models"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -105,6 +106,15 @@ class Evidence:
         return (
             "int64" if self.whole >= enough else "string"
         )  # long digits are names; a double would round them
+
+
+def is_with_comma(text: str) -> bool:
+    """Whether a cell is a number written with a comma.
+
+    >>> is_with_comma("39,02"), is_with_comma("1,234.5"), is_with_comma("39.02"), is_with_comma("a,b")
+    (True, True, False, False)
+    """
+    return re.match(WITH_COMMA, text.strip()) is not None
 
 
 def _matches(values: pa.Array, pattern: str) -> pa.Array:

@@ -19,6 +19,7 @@ from vae_core.sources.claim import claimed
 from vae_core.sources.csv_reader import CsvReader
 from vae_core.sources.dataset import FORMAT, MANIFEST, Dataset, is_dataset, manifest_text, open_dataset
 from vae_core.sources.files import Source, content_digest, dataset_name, find
+from vae_core.sources.inference import is_with_comma
 from vae_core.sources.parquet_reader import ParquetReader
 from vae_core.sources.parts import Keys, PartWriter, QuarantineWriter, no_key, without
 from vae_core.sources.records import Table, typed_records
@@ -259,6 +260,8 @@ def _check_counts(
         column, (_, reason) = max(quarantine.examples.items(), key=lambda item: item[1][0])
         problem = f"no row is left: all {read} are in quarantine, most of them like this one: {reason}"
         fix = "Mend the file, or declare missing values by --null-values"
+        if is_with_comma(reason.removesuffix(" is not a number").strip('"')):
+            fix = "Write a decimal point and no other separator"
         raise InputError(problem, file=path, column=column, fix=fix)
 
 
