@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,11 +14,12 @@ from types import SimpleNamespace
 import pytest
 
 from tests.stand_in import make_dataset, make_job
-from tests.test_engines import die_always, die_once, refuse_three, square
+from tests.test_engines import die_always, die_once, refuse_three, square, whoever
 from vae_core import job
-from vae_core.engines import WorkerDied, map_units
+from vae_core.engines import WorkerDied, map_units, one_crew
 from vae_core.engines.ray import _share_of_gpus, prepare
 from vae_core.errors import InputError
+from vae_core.report import REPORT
 
 prepare()
 ray = pytest.importorskip("ray", reason="needs the extra: pip install 'elborank[ray]'")
@@ -69,6 +74,57 @@ def test_a_reader_that_stops_early_leaves_no_actor_behind() -> None:
     next(results)
     results.close()  # type: ignore[attr-defined]
     assert sorted(map_units(range(3), square, engine="ray", workers=2)) == [0, 1, 4]  # there is room
+
+
+def test_the_actors_of_one_crew_do_stage_after_stage_and_then_leave() -> None:
+    with one_crew():
+        first = set(map_units(range(20), whoever, engine="ray", workers=2))
+        second = set(map_units(range(20), whoever, engine="ray", workers=2))
+    assert first & second and os.getpid() not in first | second
+    assert not first & set(map_units(range(20), whoever, engine="ray", workers=2))
+
+
+def test_actors_that_are_lost_between_stages_are_replaced_and_cost_no_unit() -> None:
+    with one_crew():
+        first = set(map_units(range(20), whoever, engine="ray", workers=2))
+        for pid in first:
+            os.kill(pid, signal.SIGKILL)
+        assert sorted(map_units(range(20), square, engine="ray", workers=2)) == [n * n for n in range(20)]
+        assert not first & set(map_units(range(20), whoever, engine="ray", workers=2))
+
+
+def test_after_an_error_the_next_stage_has_other_actors() -> None:
+    with one_crew():
+        with pytest.raises(InputError, match="three is not welcome"):
+            list(map_units(range(10), refuse_three, engine="ray", workers=2))
+        assert sorted(map_units(range(3), square, engine="ray", workers=2)) == [0, 1, 4]
+
+
+OWN_CLUSTER = """
+import sys
+from pathlib import Path
+from tests.stand_in import make_job
+from vae_core import engines, job
+from vae_core.engines.ray import prepare
+
+prepare()
+import ray
+
+started, ray_init = [], ray.init
+ray.init = lambda *given, **named: (started.append(1), ray_init(*given, **named))
+print(job.run(make_job(Path(sys.argv[1]), Path(sys.argv[2])), engine="ray", workers=2).folder)
+assert len(started) == 1 and not ray.is_initialized(), started
+"""
+
+
+def test_a_jobs_own_cluster_is_started_once_and_ends_with_it(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path, rows=600)
+    hidden = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-c", OWN_CLUSTER, str(data), str(tmp_path / "ray")]
+    done = subprocess.run(command, env=hidden, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    here = job.run(make_job(data, tmp_path / "local")).folder
+    assert (Path(done.stdout.strip()) / REPORT).read_bytes() == (here / REPORT).read_bytes()
 
 
 def test_actors_share_the_gpus_of_the_cluster_and_need_some() -> None:

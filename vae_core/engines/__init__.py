@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from vae_core.engines.local import WorkerDied, import_ahead, local, one_crew
+from vae_core.engines.crews import one_crew
+from vae_core.engines.local import WorkerDied, import_ahead, local
 from vae_core.engines.ray import on_ray
 from vae_core.errors import InputError
 

@@ -10,20 +10,19 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
 from itertools import chain
 from multiprocessing.connection import wait as wait_for_any
 from typing import Any
 
-__all__ = ["RESTARTS", "WorkerDied", "import_ahead", "local", "one_crew"]
+from vae_core.engines import crews
+
+__all__ = ["RESTARTS", "WorkerDied", "import_ahead", "local"]
 
 RESTARTS = 2  # a unit that kills its worker (out of memory, say) must end the job, not repeat for ever
 # What workers import, once for all of them: the next one then starts in a blink, also for the next stage.
 IMPORTED_ONCE = ["vae_core.storage", "vae_core.explanation", "vae_core.work"]
 QUEUED = 2  # units handed to each worker at a time: enough to keep it busy, however many units there are
-
-_crews: ContextVar[dict[int, ProcessPoolExecutor] | None] = ContextVar("crews", default=None)
 
 
 class WorkerDied(RuntimeError):
@@ -56,36 +55,17 @@ def local(
 
 
 @contextmanager
-def one_crew() -> Iterator[None]:
-    """Within it the workers of one stage do the next one too, with the model that they have loaded.
-
-    One stage at a time. Workers with GPUs leave after theirs: they would hold the GPUs' memory for nothing.
-    """
-    crews: dict[int, ProcessPoolExecutor] = {}
-    token = _crews.set(crews)
-    try:
-        yield
-    finally:
-        _crews.reset(token)
-        for pool in crews.values():
-            pool.shutdown()
-
-
-@contextmanager
 def _crew(workers: int, *, gpu: bool) -> Iterator[ProcessPoolExecutor]:
     """A pool, or the one that is at hand; whatever goes wrong (or a reader that stops early) ends it."""
-    kept = None if gpu else _crews.get()
-    crews = {} if kept is None else kept
-    pool = crews.pop(workers, None) or _pool(workers, gpu=gpu)
+    name = "processes", workers
+    pool = (None if gpu else crews.taken(name)) or _pool(workers, gpu=gpu)
     try:
         yield pool
     except BaseException:
         pool.shutdown(cancel_futures=True)  # start nothing new
         raise
-    if kept is None:
+    if gpu or not crews.keep(name, pool, pool.shutdown):
         pool.shutdown()
-    else:
-        kept[workers] = pool
 
 
 def _drain(

@@ -11,8 +11,10 @@ import os
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from vae_core.engines import crews
 from vae_core.engines.local import RESTARTS, WorkerDied
 from vae_core.errors import InputError
 
@@ -36,16 +38,37 @@ def on_ray(
         import ray
     except ImportError as missing:
         raise InputError("Ray is not installed", fix="pip install 'elborank[ray]'") from missing
+    with _cluster(ray, workers), _crew(ray, workers, gpu=gpu) as crew:
+        yield from crew.results(work, iter(units))
+
+
+@contextmanager
+def _cluster(ray: Any, workers: int) -> Iterator[None]:
+    """A connection to a cluster, or the one that is there; a job's own one ends with the job."""
     own = not ray.is_initialized()
     if own:
         _connect(ray, workers)
-    crew = _Crew(ray, work, workers, gpu=gpu)
+    if own and crews.keep("cluster", None, ray.shutdown):
+        own = False
     try:
-        yield from crew.results(iter(units))
+        yield
     finally:
-        crew.dismiss()
         if own:
             ray.shutdown()
+
+
+@contextmanager
+def _crew(ray: Any, workers: int, *, gpu: bool) -> Iterator[_Crew]:
+    """Actors, or those that are at hand; whatever goes wrong (or a reader that stops early) ends them."""
+    name = "actors", workers
+    crew = (None if gpu else crews.taken(name)) or _Crew(ray, workers, gpu=gpu)
+    try:
+        yield crew
+    except BaseException:
+        crew.dismiss()
+        raise
+    if gpu or not crews.keep(name, crew, crew.dismiss):
+        crew.dismiss()
 
 
 def prepare() -> None:
@@ -67,16 +90,13 @@ def _connect(ray: Any, workers: int) -> None:
 class _Worker:
     """What runs in an actor: one unit at a time, in one thread."""
 
-    def __init__(self, work: Callable[[Any], Any]) -> None:
-        self.work = work
-
     def ready(self) -> None:
         """Returns once the actor is there."""
 
-    def run(self, unit: Any) -> tuple[Any, Exception | None]:
+    def run(self, work: Callable[[Any], Any], unit: Any) -> tuple[Any, Exception | None]:
         """The result, or the exception as it was raised (Ray would wrap it)."""
         try:
-            return self.work(unit), None
+            return work(unit), None
         except Exception as problem:  # noqa: BLE001 - it is raised again where the job runs
             return None, problem
 
@@ -84,55 +104,68 @@ class _Worker:
 class _Crew:
     """The actors of one job, what each is doing, and how often a unit has lost its actor."""
 
-    def __init__(self, ray: Any, work: Callable[[Any], Any], workers: int, *, gpu: bool) -> None:
+    def __init__(self, ray: Any, workers: int, *, gpu: bool) -> None:
         self.ray = ray
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         # Restarts and retries are ours: Ray's own would hide which unit kills.
         once = {"max_restarts": 0, "max_task_retries": 0}
         share = {"num_gpus": _share_of_gpus(ray, workers)} if gpu else {}
         self.remote = ray.remote(num_cpus=1, runtime_env={"env_vars": threads}, **once, **share)(_Worker)
-        self.work = ray.put(work)
+        self.work: Any = None
         self.lost: Counter[str] = Counter()
+        self.idle: list[Any] = []
         self.doing: dict[Any, tuple[Any, Any]] = {}  # what is awaited -> (actor, unit; None: to get ready)
         for _ in range(workers):
             self._hire()
 
     def _hire(self) -> None:
-        actor = self.remote.remote(self.work)
+        actor = self.remote.remote()
         self.doing[actor.ready.remote()] = (actor, None)
 
-    def results(self, units: Iterator[Any]) -> Iterator[Any]:
-        """Every unit's result, as it gets ready."""
+    def results(self, work: Callable[[Any], Any], units: Iterator[Any]) -> Iterator[Any]:
+        """What `work` makes of every unit, as it gets ready."""
+        self.work = self.ray.put(work)
+        self.lost.clear()
         again: deque[Any] = deque()
-        at_work = 0
         while True:
+            self._give(again, units)
+            if not self._at_work() and not again:
+                left = next(units, None)
+                if left is None:
+                    return
+                again.append(left)  # for the first one that gets ready
             done, _ = self.ray.wait(list(self.doing), num_returns=1, timeout=PATIENCE)
-            if not done and not at_work:
+            if not done and not self._at_work():
                 raise WorkerDied(
                     f"The cluster gave no processor to any actor for {PATIENCE:.0f} seconds. "
                     "Use fewer workers, or a larger cluster; the same command then goes on."
                 )
             for ref in done:
                 actor, unit = self.doing.pop(ref)
-                at_work -= unit is not None
                 try:
                     answer = self.ray.get(ref)
                 except self.ray.exceptions.RayActorError as death:
                     self._replace(unit, again, death)
                     continue
+                self.idle.append(actor)
                 if unit is not None:
                     result, problem = answer
                     if problem is not None:
                         raise problem
+                    self._give(again, units)
                     yield result
-                following = again.popleft() if again else next(units, None)
-                if following is not None:
-                    self.doing[actor.run.remote(following)] = (actor, following)
-                    at_work += 1
-            if not at_work and not again and (left := next(units, None)) is None:
+
+    def _give(self, again: deque[Any], units: Iterator[Any]) -> None:
+        """A unit for each actor that has none, while there are any."""
+        while self.idle:
+            unit = again.popleft() if again else next(units, None)
+            if unit is None:
                 return
-            elif not at_work and not again:
-                again.append(left)
+            actor = self.idle.pop()
+            self.doing[actor.run.remote(self.work, unit)] = (actor, unit)
+
+    def _at_work(self) -> bool:
+        return any(unit is not None for _, unit in self.doing.values())
 
     def _replace(self, unit: Any, again: deque[Any], death: Exception) -> None:
         """Another actor for one that died, and its unit to be done again, unless it has cost too many."""
@@ -150,8 +183,9 @@ class _Crew:
 
     def dismiss(self) -> None:
         """End the actors; a unit that one is at stays unfinished, and leaves no half file."""
-        for actor, _ in self.doing.values():
+        for actor in [*self.idle, *(actor for actor, _ in self.doing.values())]:
             self.ray.kill(actor)
+        self.idle.clear()
         self.doing.clear()
 
 
