@@ -39,14 +39,16 @@ def drift(path: str) -> dict[str, Any]:
 
 
 def report(path: str, *, top: int, hide_values: bool = False) -> dict[str, Any]:
-    """The first rows of a report and its counts."""
+    """The first rows of a report and its counts, and why records cannot be flagged."""
     from flows import remote
     from vae_core import report as reports
+    from vae_core.card import read_card, without_flags
 
     found = reports.read_report(remote.local_report(path))
     rows = descriptions.of_rows(reports.top(found, top), hide_values=hide_values)
     told = descriptions.of_report(found.folder, found.manifest, hide_values=hide_values)
-    return {**told, "records": judgements.marked(found, rows)}
+    warnings = without_flags(read_card(found.folder), found.manifest)
+    return {**told, "warnings": warnings, "records": judgements.marked(found, rows)}
 
 
 def explain(

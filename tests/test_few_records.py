@@ -51,6 +51,8 @@ def test_a_model_without_held_out_records_says_that_nothing_can_be_flagged(
     assert "no p-values" in told and "nothing can be flagged by --alpha 0.05" in told
     assert "cust" not in told  # neither a reason nor drift
     (page,) = (in_folder / "alpha").rglob("report.html")
+    assert main(["report", str(page.parent)]) == 0
+    assert "nothing can be flagged by --alpha 0.05" in " ".join(capsys.readouterr().out.split())
     told = page.read_text(encoding="utf-8")
     assert "<strong>The model has no p-values" in told
     assert "nothing can be flagged by --alpha 0.05. Use --top-k" in told
@@ -115,4 +117,6 @@ def test_members_that_have_no_p_values_together_are_named() -> None:
         "settings": {"members": ["vae", "crowd"]},
     }
     (told,) = without_flags({"scores": None, "settings": TENTH}, manifest)
-    assert told.startswith("vae and crowd together have no p-values: nothing can be flagged by --alpha 0.01.")
+    assert told.startswith(
+        "the members vae and crowd have no p-values together: nothing can be flagged by --alpha 0.01."
+    )

@@ -157,7 +157,9 @@ def without_flags(card: Mapping[str, Any] | None, manifest: Mapping[str, Any]) -
     by = "".join(f"--{name} {value:g}" for name, value in decision.items())
     members = (manifest.get("settings") or {}).get("members") or []
     if not scores and len(members) > 1:
-        told = f"{' and '.join(members)} together have no p-values: nothing can be flagged by {by}"
+        told = (
+            f"the members {' and '.join(members)} have no p-values together: nothing can be flagged by {by}"
+        )
         return [f"{told}. Use --top-k, or name one member."]
     none = nothing_flagged(reach, decision, card.get("settings") or {})
     known = counts["ranked"] - counts.get("with_p_value", counts["ranked"])

@@ -257,8 +257,8 @@ class _Cells:
             # Rain is never expected to be negative, nor a direction beyond 360 degrees.
             rounded = min(max(self._rounded(start + value * unit), column.minimum), column.maximum)
             entry[name] = self._number(float(round(rounded)) if column.kind == "whole" else rounded)
-        if entry["low"] == entry["high"] and column.kind == "real":  # all of it lay beyond training's values
-            del entry["low"], entry["high"]
+        if entry["low"] == entry["high"] and column.kind == "real":
+            del entry["low"], entry["high"]  # beyond training's values, or narrower than is told: no range
 
     def _rounded(self, number: float) -> float:
         """To about a hundredth of the column's spread: more digits would pretend to more precision."""

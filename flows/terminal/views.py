@@ -23,6 +23,7 @@ def dataset(console: Console, result: Mapping[str, Any]) -> None:
         table.add_row(safe(name), safe(kind))
     console.print(table)
     _warnings(console, result)
+    _quarantine(console, result)
     console.print(f"Dataset: {safe(result['folder'])}", soft_wrap=True)
 
 
@@ -47,6 +48,7 @@ def trained(console: Console, result: Mapping[str, Any]) -> None:
             f"Left out: {counted(count, 'record')} confirmed as anomalies (--keep-anomalies trains on them)"
         )
     _warnings(console, result)
+    _quarantine(console, result)
     console.print(f"Model: models:/{result['name']}/{result['version']}", soft_wrap=True)
 
 
@@ -70,6 +72,7 @@ def scored(console: Console, result: Mapping[str, Any]) -> None:
     _unsure(console, result)
     drift_line(console, result)
     _warnings(console, result)
+    _quarantine(console, result)
     console.print(f"Report: {safe(result['folder'])}", soft_wrap=True)
     if result.get("page"):
         console.print(f"Open it: {safe(result['page'])}", soft_wrap=True)
@@ -89,6 +92,7 @@ def ranking(console: Console, result: Mapping[str, Any]) -> None:
     ranked = counted(result["ranked"], "record")
     console.print(f"{len(result['records']):,} of {ranked}, {result['flagged']:,} flagged (*)")
     _unsure(console, result)
+    _warnings(console, result)
 
 
 def _unsure(console: Console, result: Mapping[str, Any]) -> None:
@@ -268,6 +272,9 @@ def deployed(console: Console, result: Mapping[str, Any]) -> None:
 def _warnings(console: Console, result: Mapping[str, Any]) -> None:
     for warning in result["warnings"]:
         console.print(f"[yellow]Warning:[/] {safe(warning)}")
+
+
+def _quarantine(console: Console, result: Mapping[str, Any]) -> None:
     for line in result["quarantine"]:
         column = f', column "{safe(line["column"])}"' if line["column"] is not None else ""
         console.print(

@@ -40,4 +40,5 @@ def keep(name: Hashable, crew: Any, end: Callable[[], None]) -> bool:
 
 def taken(name: Hashable) -> Any:
     """The crew that the stage before has left under this name; None where there is none."""
-    return ((_kept.get() or {}).pop(name, None) or (None,))[0]
+    crew, _ = (_kept.get() or {}).pop(name, (None, None))
+    return crew
